@@ -1,0 +1,111 @@
+"""A Bundle is a model folder: a Hugging Face folder plus `clozeworks.json`, the card."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from clozeworks.core.config import Settings, validated
+from clozeworks.core.errors import UserError
+from clozeworks.core.files import existing, explained
+
+CARD = "clozeworks.json"
+
+
+class Fold(Settings):
+    """Folding of characters before the tokenizer's own normalisation; offsets are kept."""
+
+    width: bool = False
+    """Turn full-width letters, digits and signs into their ordinary forms (Ａ１ → A1)."""
+    simplified: bool = False
+    """Turn traditional Chinese characters into simplified ones, one for one."""
+
+
+class Calibration(Settings):
+    """How raw scores become probabilities, and when the model says "I don't know"."""
+
+    temperature: float = Field(default=1.0, gt=0)
+    """Logits are divided by this before the softmax; fitted on the dev set."""
+    threshold: float = Field(default=0.0, ge=0, le=1)
+    """A top probability below this is answered "I don't know"."""
+
+
+class Provenance(Settings):
+    """Where a model comes from."""
+
+    parent: str | None = None
+    """The Bundle or run this one was made from."""
+    data: dict[str, str] = {}
+    """SHA-256 of each data file, by its name."""
+    recipe: dict[str, Any] = {}
+    """The resolved recipe of the run that made it."""
+    versions: dict[str, str] = {}
+    """Versions of the packages it was made with."""
+    seed: int | None = None
+    """The seed of that run."""
+
+
+class Card(Settings):
+    """The contents of `clozeworks.json`: what no other file of the folder says."""
+
+    format: Literal[1] = 1
+    """Version of this file's form."""
+    task: str | None = None
+    """The task the heads were trained for; None for a folder from elsewhere."""
+    settings: dict[str, Any] = {}
+    """The task's own settings, as its Config takes them."""
+    labels: list[str] | None = None
+    """Label names in the order of the head's outputs."""
+    calibration: Calibration = Calibration()
+    fold: Fold = Fold()
+    max_length: int | None = None
+    """The window in tokens the model was trained with."""
+    provenance: Provenance = Provenance()
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model folder read as data: its path, HF config and card; weights stay in their file."""
+
+    path: Path
+    config: dict[str, Any]
+    card: Card
+
+    @property
+    def weights(self) -> list[Path]:
+        """The weight files, safetensors before `.bin`; raises UserError if there are none."""
+        for pattern in ("model.safetensors", "model-*.safetensors", "pytorch_model*.bin"):
+            found = sorted(self.path.glob(pattern))
+            if found:
+                return found
+        raise UserError(
+            f"{self.path} holds no weights: copy model.safetensors or pytorch_model.bin there"
+        )
+
+
+def open_bundle(path: str | Path) -> Bundle:
+    """Read a Bundle's config and card; raises UserError naming what is missing or damaged."""
+    path = existing(path, "model folder")
+    if not path.is_dir():
+        raise UserError(f"{path} is a file; name the model folder that holds config.json")
+    if not (path / "config.json").exists():
+        inner = [p.parent.name for p in sorted(path.glob("*/config.json"))]
+        hint = f"; did you mean {path / inner[0]}?" if inner else ""
+        raise UserError(f"{path} is not a model folder: config.json is missing{hint}")
+    values = read_json(path / CARD) if (path / CARD).exists() else {}
+    return Bundle(path, read_json(path / "config.json"), validated(Card, values, str(path / CARD)))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; raises UserError if it is absent, cut short or not an object."""
+    with explained(existing(path), "read"):
+        text = path.read_bytes()
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{path} is damaged or cut short ({error}); copy it again") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} should hold a JSON object, not a {type(values).__name__}")
+    return values

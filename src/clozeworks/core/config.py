@@ -1,0 +1,72 @@
+"""Settings: frozen typed classes whose field docstrings are the help; one TOML file is a recipe."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from clozeworks.core.errors import UserError, suggestion
+from clozeworks.core.files import existing, explained
+
+
+class Settings(BaseModel):
+    """Base of every settings class: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=()
+    )
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def validated(kind: type[S], values: Mapping[str, Any], source: str) -> S:
+    """Build `kind` from plain values; raises UserError naming the key and the nearest known one."""
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        raise UserError(f"{source}: {_explanation(kind, error)}") from error
+
+
+def _explanation(kind: type[BaseModel], error: ValidationError) -> str:
+    """One line for the first thing wrong."""
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    name = ".".join(path) or "the whole"
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(kind, path[:-1])
+        return f"unknown key {name!r}{suggestion(path[-1], known)}"
+    if first["type"] == "missing":
+        return f"{name!r} is missing"
+    if first["type"] == "value_error":
+        return f"{name}: {first['ctx']['error']}"
+    return f"{name} = {first['input']!r}: {first['msg'].lower()}"
+
+
+def _fields_at(kind: type[BaseModel], path: list[str]) -> list[str]:
+    for part in path:
+        annotation = kind.model_fields[part].annotation if part in kind.model_fields else None
+        options = [annotation, *get_args(annotation)]
+        models = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
+        if not models:
+            return []
+        kind = models[0]
+    return list(kind.model_fields)
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The values of a TOML file; raises UserError with the line where it is not TOML."""
+    path = existing(path, "recipe")
+    with explained(path, "read"), path.open("rb") as stream:
+        try:
+            return tomllib.load(stream)
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} is not a TOML recipe: {error}") from error
+
+
+def to_toml(settings: BaseModel) -> str:
+    """The settings as TOML text that `read_toml` takes back; absent values are left out."""
+    return tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True))

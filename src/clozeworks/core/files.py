@@ -1,0 +1,192 @@
+"""Files read with clear errors and written whole or not at all."""
+
+import contextlib
+import errno
+import gzip
+import hashlib
+import lzma
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, cast
+
+from clozeworks.core.errors import UserError, suggestion
+
+_REMEDY = {
+    errno.ENOSPC: "the disk is full; free some space or choose another folder",
+    errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",
+    errno.EROFS: "the folder is read-only; choose another one",
+    errno.EACCES: "permission denied; choose a folder you may write to",
+    errno.EPERM: "permission denied; choose a folder you may write to",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EISDIR: "this is a folder, a file was expected",
+    errno.ENAMETOOLONG: "the name is too long",
+}
+
+
+@contextlib.contextmanager
+def explained(path: Path, verb: str = "write") -> Iterator[None]:
+    """Turn an OSError about `path` into a UserError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        remedy = _REMEDY.get(error.errno or 0, error.strerror or str(error))
+        raise UserError(f"cannot {verb} {path}: {remedy}") from error
+
+
+def existing(path: str | Path, what: str = "file") -> Path:
+    """Return `path` if it is there; otherwise raise UserError naming its nearest neighbours."""
+    path = Path(path)
+    if path.exists():
+        return path
+    if path.parent.is_dir():
+        names = sorted(p.name for p in path.parent.iterdir() if not p.name.startswith("."))
+        raise UserError(f"{what} {path} does not exist{suggestion(path.name, names)}")
+    raise UserError(f"{what} {path} does not exist, nor does its folder {path.parent}")
+
+
+def open_binary(path: str | Path) -> IO[bytes]:
+    """Open a file for reading, unpacking .gz and .xz by their names."""
+    path = existing(path)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file in it")
+    with explained(path, "read"):
+        if path.suffix == ".gz":
+            return cast(IO[bytes], gzip.open(path, "rb"))
+        if path.suffix == ".xz":
+            return cast(IO[bytes], lzma.open(path, "rb"))
+        return path.open("rb")
+
+
+def read_lines(path: str | Path, encoding: str = "utf-8") -> Iterator[str]:
+    """Yield the lines of a text file without their line ends, a byte-order mark removed.
+
+    Raises UserError with the byte position where the bytes are not `encoding`, or where a NUL shows
+    that the file is not text (or is UTF-16: give `encoding="utf-16"`).
+    """
+    path = Path(path)
+    if encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32")):
+        import io
+
+        with open_binary(path) as raw, io.TextIOWrapper(raw, encoding=encoding) as text:
+            try:
+                for line in text:
+                    yield line.rstrip("\r\n")
+            except UnicodeError as error:
+                raise UserError(f"{path} is not {encoding}: {error}") from error
+        return
+    position = 0
+    with open_binary(path) as raw:
+        for data in _raw_lines(raw, path):
+            yield _decoded(data, path, position, encoding)
+            position += len(data)
+
+
+def _raw_lines(raw: IO[bytes], path: Path) -> Iterator[bytes]:
+    try:
+        yield from raw
+    except (EOFError, lzma.LZMAError, gzip.BadGzipFile) as error:
+        raise UserError(f"{path} is cut short or damaged: {error}; copy it again") from error
+
+
+def _decoded(line: bytes, path: Path, position: int, encoding: str) -> str:
+    if position == 0 and line.startswith(b"\xef\xbb\xbf"):
+        line = line[3:]
+    if b"\x00" in line:
+        at = position + line.index(b"\x00")
+        raise UserError(
+            f"{path}: NUL at byte {at}: not a text file, or UTF-16 (then try --encoding utf-16)"
+        )
+    try:
+        return line.decode(encoding).rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        at = position + error.start
+        other = "gb18030" if encoding.lower() in ("utf-8", "utf8") else "utf-8"
+        raise UserError(
+            f"{path}: byte {at} (0x{line[error.start]:02x}) is not {encoding}; "
+            f"try --encoding {other}"
+        ) from error
+    except LookupError as error:
+        raise UserError(
+            f"encoding {encoding!r} is not known (for example: utf-8, gb18030, big5, utf-16)"
+        ) from error
+
+
+@contextlib.contextmanager
+def write_file(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open `path` for writing aside; on success sync it and rename it into place, else remove it.
+
+    Text is UTF-8 with "\\n" line ends. Raises UserError on a full disk or a folder that refuses.
+    """
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with aside.open(mode, **text) as stream:  # type: ignore[call-overload]
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            aside.replace(path)
+            sync_folder(path.parent)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def write_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
+    """Fill a folder aside; on success sync every file and rename it to `path`, else remove it.
+
+    An existing `path` is an error unless `replace`; then it is swapped out only at the end.
+    """
+    path = Path(path)
+    if path.exists() and not replace:
+        raise UserError(f"{path} already exists; choose another folder or remove it")
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with explained(path):
+        try:
+            aside.mkdir(parents=True)
+            yield aside
+            for file in aside.rglob("*"):
+                if file.is_file():
+                    _sync(file)
+            _swap(aside, path)
+            sync_folder(path.parent)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _swap(aside: Path, path: Path) -> None:
+    if not path.exists():
+        aside.rename(path)
+        return
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    path.rename(old)
+    aside.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(path: Path) -> None:
+    """Make a rename inside `path` last through a power cut, where the system can."""
+    with contextlib.suppress(OSError):  # some systems cannot sync a folder
+        _sync(path)
+
+
+def digest(*paths: str | Path) -> str:
+    """The SHA-256 of the files' bytes, one after another, in hexadecimal."""
+    total = hashlib.sha256()
+    for path in paths:
+        with existing(path).open("rb") as stream:
+            while block := stream.read(1 << 20):
+                total.update(block)
+    return total.hexdigest()

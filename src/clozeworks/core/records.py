@@ -1,0 +1,75 @@
+"""The words data is spoken of in: Example, Sequence, Prediction, Vocabulary."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+Ints = npt.NDArray[np.int64]
+
+
+class Record(BaseModel):
+    """One row a person reads or writes; unknown fields are refused, values never change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Example(Record):
+    """What a person labels. A task's own Example adds its fields; None means "not given"."""
+
+
+class Prediction(Record):
+    """What a person reads back for one Example."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """Token ids of one text, pair or window, special tokens included.
+
+    ids [n] int64; segments [n] int64 (0 or 1); spans [n, 2] int64, the characters of the original
+    text each token covers (0, 0 for special tokens), or None where nobody needs them.
+    """
+
+    ids: Ints
+    segments: Ints
+    spans: Ints | None = None
+    truncated: int = 0
+    """How many tokens of the text did not fit and were left out; reported, never silent."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What a task may know of a tokenizer: its size, its special ids, the ids a draw may give."""
+
+    size: int
+    pad: int
+    unknown: int
+    cls: int
+    sep: int
+    mask: int
+    special: frozenset[int]
+    """Ids never masked, predicted or drawn: the five above and any reserved `[unused…]` ids."""
+    drawable: Ints = field(repr=False)
+    """Ids a random replacement may give, ascending, int64: everything that is not special."""
+
+    @classmethod
+    def of(cls, pieces: list[str]) -> "Vocabulary":
+        """Build from the pieces in id order; raises KeyError if a special token is missing."""
+        ids = {piece: i for i, piece in enumerate(pieces)}
+        names = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+        pad, unknown, start, sep, mask = (ids[name] for name in names)
+        special = frozenset(
+            i for p, i in ids.items() if p in names or (p.startswith("[unused") and p[-1] == "]")
+        )
+        drawable = np.array([i for i in range(len(pieces)) if i not in special], dtype=np.int64)
+        return cls(len(pieces), pad, unknown, start, sep, mask, special, drawable)
+
+
+def as_json(record: BaseModel) -> dict[str, Any]:
+    """The record as JSON-ready values, fields that were not given left out."""
+    return record.model_dump(mode="json", exclude_none=True)

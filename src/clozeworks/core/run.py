@@ -1,0 +1,125 @@
+"""A Run is an output folder: its recipe, its environment, its metrics, its checkpoints."""
+
+import json
+import platform
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from clozeworks.core.bundle import read_json
+from clozeworks.core.config import to_toml
+from clozeworks.core.errors import UserError
+from clozeworks.core.files import explained, write_file
+
+PACKAGES = ("clozeworks", "torch", "tokenizers", "safetensors", "numpy")
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of one run; `resumed` says whether it held the same run already."""
+
+    path: Path
+    resumed: bool
+
+    @classmethod
+    def start(cls, path: str | Path, verb: str, recipe: BaseModel, inputs: dict[str, str]) -> "Run":
+        """Make the folder, or take it up again if it holds this very run.
+
+        `inputs` are hashes of what the run reads. Raises UserError if the folder holds another run
+        (naming the first setting that differs) or other files.
+        """
+        path = Path(path)
+        identity = {"verb": verb, "recipe": recipe.model_dump(mode="json"), "inputs": inputs}
+        identity = json.loads(json.dumps(identity))
+        if (path / "run.json").exists():
+            _refuse_if_other(path, read_json(path / "run.json"), identity)
+            return cls(path, resumed=True)
+        with explained(path):
+            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+                raise UserError(f"{path} is not empty; choose another --out, or remove it")
+        with write_file(path / "recipe.toml") as stream:
+            stream.write(to_toml(recipe))
+        with write_file(path / "environment.json") as stream:
+            json.dump(environment(), stream, indent=2)
+        with write_file(path / "run.json") as stream:  # last: its presence makes the folder a run
+            json.dump(identity, stream, indent=2, ensure_ascii=False)
+        return cls(path, resumed=False)
+
+    @property
+    def bundle(self) -> Path:
+        """Where the run's model folder goes."""
+        return self.path / "bundle"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the run's checkpoints go."""
+        return self.path / "checkpoints"
+
+    def log(self, event: dict[str, Any]) -> None:
+        """Append one line to `metrics.jsonl`."""
+        with explained(self.path), (self.path / "metrics.jsonl").open("a", encoding="utf-8") as out:
+            out.write(json.dumps(event, ensure_ascii=False) + "\n")
+
+    def forget_after(self, step: int) -> None:
+        """Drop lines of `metrics.jsonl` past `step`: a resumed run writes them again."""
+        file = self.path / "metrics.jsonl"
+        if not file.exists():
+            return
+        kept = []
+        for line in file.read_text("utf-8").splitlines():
+            try:
+                event = json.loads(line)
+            except ValueError:  # the line that was being written when the power went
+                continue
+            if event.get("step", 0) <= step:
+                kept.append(line + "\n")
+        with write_file(file) as out:
+            out.writelines(kept)
+
+
+def _refuse_if_other(path: Path, there: dict[str, Any], here: dict[str, Any]) -> None:
+    if there == here:
+        return
+    flat_there, flat_here = _flat(there), _flat(here)
+    for key in sorted(flat_there.keys() | flat_here.keys()):
+        was, now = flat_there.get(key), flat_here.get(key)
+        if was != now:
+            raise UserError(
+                f"{path} holds a different run ({key} was {was!r}, now {now!r}); "
+                "choose another --out, or remove that folder"
+            )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            out |= _flat(value, f"{prefix}{key}.")
+        else:
+            out[prefix + key] = value
+    return out
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages a result depends on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def environment() -> dict[str, Any]:
+    """What a reader of the run needs to know of the machine."""
+    return {
+        "versions": versions(),
+        "system": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
