@@ -1,1 +1,1 @@
-"""What every layer shares and nothing else: errors, files, settings, records, registries; no torch."""
+"""What every layer shares and nothing else: errors, files, settings, records, registries."""

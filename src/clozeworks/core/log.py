@@ -42,7 +42,7 @@ class Meter:
 
     def __init__(self, title: str, total: float | None, unit: str) -> None:
         self.title, self.total, self.unit = title, total, unit
-        self.done = 0.0
+        self.done = self._skipped = 0.0
         self.note = ""
         self._start = self._printed = time.monotonic()
         self._bar: Progress | None = None
@@ -71,6 +71,10 @@ class Meter:
         if kind is None:
             say(f"{self.title}: {self._status(end=True)}")
 
+    def skip(self, amount: float) -> None:
+        """Count what was done in an earlier sitting, without letting it into the rate."""
+        self.done = self._skipped = amount
+
     def advance(self, amount: float, note: str = "") -> None:
         """Count `amount` more units done; `note` (a loss, a file) is shown beside the rate."""
         self.done += amount
@@ -83,7 +87,7 @@ class Meter:
 
     def _status(self, end: bool = False) -> str:
         spent = max(time.monotonic() - self._start, 1e-9)
-        rate = self.done / spent
+        rate = (self.done - self._skipped) / spent
         parts = [
             _count(self.done) + (f" of {_count(self.total)}" if self.total and not end else "")
         ]

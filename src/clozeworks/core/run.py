@@ -24,6 +24,8 @@ class Run:
 
     path: Path
     resumed: bool
+    inputs: dict[str, str]
+    """Hashes of what the run reads, by name."""
 
     @classmethod
     def start(cls, path: str | Path, verb: str, recipe: BaseModel, inputs: dict[str, str]) -> "Run":
@@ -37,7 +39,7 @@ class Run:
         identity = json.loads(json.dumps(identity))
         if (path / "run.json").exists():
             _refuse_if_other(path, read_json(path / "run.json"), identity)
-            return cls(path, resumed=True)
+            return cls(path, resumed=True, inputs=inputs)
         with explained(path):
             if path.exists() and (not path.is_dir() or any(path.iterdir())):
                 raise UserError(f"{path} is not empty; choose another --out, or remove it")
@@ -47,7 +49,7 @@ class Run:
             json.dump(environment(), stream, indent=2)
         with write_file(path / "run.json") as stream:  # last: its presence makes the folder a run
             json.dump(identity, stream, indent=2, ensure_ascii=False)
-        return cls(path, resumed=False)
+        return cls(path, resumed=False, inputs=inputs)
 
     @property
     def bundle(self) -> Path:
@@ -58,11 +60,6 @@ class Run:
     def checkpoints(self) -> Path:
         """Where the run's checkpoints go."""
         return self.path / "checkpoints"
-
-    def log(self, event: dict[str, Any]) -> None:
-        """Append one line to `metrics.jsonl`."""
-        with explained(self.path), (self.path / "metrics.jsonl").open("a", encoding="utf-8") as out:
-            out.write(json.dumps(event, ensure_ascii=False) + "\n")
 
     def forget_after(self, step: int) -> None:
         """Drop lines of `metrics.jsonl` past `step`: a resumed run writes them again."""

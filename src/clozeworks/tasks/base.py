@@ -1,1 +1,200 @@
-"""The Task protocol's shared parts; see each task's own file for what it means."""
+"""The Task: all that training, prediction, judging and serving must know of a problem."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from collections.abc import Sequence as Items
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from clozeworks.core.bundle import Calibration
+from clozeworks.core.config import Settings
+from clozeworks.core.records import Example, Prediction, Sequence, Vocabulary
+from clozeworks.data.batches import Batch, Group, pack
+from clozeworks.model.encoder import Encoder
+from clozeworks.model.heads import Model, Pooler
+from clozeworks.text.tokenizer import Tokenizer
+
+Output = dict[str, Tensor]
+"""What a model says of a batch, by name; tensors on the CPU."""
+Part = dict[str, Any]
+"""What `decode` makes of one Sequence."""
+
+
+class Draw(NamedTuple):
+    """The key of everything random in a batch; every Group adds its own index."""
+
+    seed: int
+    epoch: int
+
+
+class Task(ABC):
+    """One problem: examples in, a loss to train on, predictions out.
+
+    A task is made from its settings, a Vocabulary and the label names. Pure: it opens no file,
+    chooses no device, prints nothing.
+    """
+
+    name: str
+    Config: type[Settings]
+    Example: type[Example]
+    Answer: type[Prediction]
+    pooled: ClassVar[bool] = False
+    """Whether its head stands on the pooler."""
+    from_shards: ClassVar[bool] = False
+    """Whether its training data is a prepared corpus instead of Examples."""
+
+    def __init__(self, config: Settings, vocabulary: Vocabulary, labels: Items[str] = ()) -> None:
+        self.config = config
+        self.vocabulary = vocabulary
+        self.labels = list(labels)
+        self.calibration = Calibration()
+        """How scores become probabilities; fitted after training, restored with a Bundle."""
+
+    @property
+    def parts(self) -> "Items[Task]":
+        """The single objectives it consists of: itself, unless it joins several."""
+        return (self,)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Its settings as plain values, as `tasks.create` takes them back."""
+        return self.config.model_dump(mode="json", exclude_none=True)
+
+    @property
+    def pairs(self) -> bool:
+        """Whether sequences cut from a corpus are pairs of segments."""
+        return False
+
+    # === Data ===
+
+    @abstractmethod
+    def features(self, examples: Items[Any], tokenizer: Tokenizer) -> list[list[Sequence]]:
+        """The Sequences of each Example; many at once, because the tokenizer is then faster."""
+
+    def target(self, example: Any) -> int:
+        """What is to be learned of the Example, as a number; -1 if there is nothing."""
+        return -1
+
+    def mark(self, batch: Batch, groups: Items[Group], draw: Draw) -> Batch:
+        """Add this task's targets to a packed batch."""
+        return batch
+
+    def collate(self, groups: Items[Group], draw: Draw) -> Batch:
+        """Pack groups and add the targets; a function of the groups and (seed, epoch) alone."""
+        return self.mark(pack(groups), groups, draw)
+
+    # === Model ===
+
+    @abstractmethod
+    def head(self, encoder: Encoder) -> nn.Module:
+        """A fresh head for this task."""
+
+    def build(self, encoder: Encoder) -> Model:
+        """The encoder with fresh heads for every part."""
+        pooler = Pooler(encoder.config) if any(part.pooled for part in self.parts) else None
+        return Model(encoder, pooler, {part.name: part.head(encoder) for part in self.parts})
+
+    # === Training ===
+
+    @abstractmethod
+    def read(self, batch: Batch) -> Tensor:
+        """The rows [M] of a training batch this task's head looks at."""
+
+    @abstractmethod
+    def terms(self, model: Model, rows: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """One SUM per loss term, from the encoder's `rows` [M, H] named by `read`."""
+
+    @abstractmethod
+    def counts(self, batch: Batch) -> dict[str, float]:
+        """How many things each loss term sums over, known before the forward."""
+
+    def loss(self, model: Model, batch: Batch, draw: Draw) -> dict[str, Tensor]:
+        """One SUM per loss term of every part, from a single pass through the encoder."""
+        reads = [part.read(batch) for part in self.parts]
+        x = model.encoder.embed(batch)
+        x = model.encoder.encode(x, batch, read=torch.cat(reads)).x
+        terms: dict[str, Tensor] = {}
+        for part, rows in zip(self.parts, x.split([len(r) for r in reads]), strict=True):
+            terms |= part.terms(model, rows, batch)
+        return terms
+
+    # === Prediction ===
+
+    @abstractmethod
+    def predict(self, model: Model, batch: Batch) -> Output:
+        """What the model says of a batch without targets."""
+
+    @abstractmethod
+    def decode(self, output: Output, batch: Batch) -> list[Part]:
+        """One Part for each Sequence of the batch, in order."""
+
+    @abstractmethod
+    def join(self, example: Any, parts: list[Part]) -> Prediction:
+        """The Prediction of one Example from the Parts of its Sequences."""
+
+    def calibrate(self, examples: Items[Any], parts: Items[list[Part]]) -> Calibration:
+        """Learn from the dev set how sure is sure enough; the default leaves scores as they are."""
+        return self.calibration
+
+    def metrics(self, predictions: Items[Any], examples: Items[Any]) -> Mapping[str, float]:
+        """The few numbers that sum up predictions against their Examples."""
+        return {}
+
+
+class Joint(Task):
+    """The parts' losses summed, each divided by its own count; predicts as its first part does."""
+
+    from_shards = True
+
+    def __init__(self, parts: Items[Task]) -> None:
+        super().__init__(parts[0].config, parts[0].vocabulary)
+        self._parts = tuple(parts)
+        self.name = "+".join(part.name for part in parts)
+        self.Config, self.Example, self.Answer = (
+            parts[0].Config,
+            parts[0].Example,
+            parts[0].Answer,
+        )
+
+    @property
+    def parts(self) -> Items[Task]:
+        return self._parts
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {part.name: part.settings for part in self.parts}
+
+    @property
+    def pairs(self) -> bool:
+        return any(part.pairs for part in self.parts)
+
+    def features(self, examples: Items[Any], tokenizer: Tokenizer) -> list[list[Sequence]]:
+        return self.parts[0].features(examples, tokenizer)
+
+    def mark(self, batch: Batch, groups: Items[Group], draw: Draw) -> Batch:
+        for part in self.parts:
+            batch = part.mark(batch, groups, draw)
+        return batch
+
+    def head(self, encoder: Encoder) -> nn.Module:
+        raise TypeError("a joint task has a head for each part, none of its own")
+
+    def read(self, batch: Batch) -> Tensor:
+        return torch.cat([part.read(batch) for part in self.parts])
+
+    def terms(self, model: Model, rows: Tensor, batch: Batch) -> dict[str, Tensor]:
+        raise TypeError("a joint task's terms are those of its parts; ask for its loss")
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        return {term: n for part in self.parts for term, n in part.counts(batch).items()}
+
+    def predict(self, model: Model, batch: Batch) -> Output:
+        return self.parts[0].predict(model, batch)
+
+    def decode(self, output: Output, batch: Batch) -> list[Part]:
+        return self.parts[0].decode(output, batch)
+
+    def join(self, example: Any, parts: list[Part]) -> Prediction:
+        return self.parts[0].join(example, parts)

@@ -1,6 +1,37 @@
 """Single-label classification of a text or a pair of texts."""
 
-from clozeworks.core.records import Example, Prediction
+from collections.abc import Mapping
+from collections.abc import Sequence as Items
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from clozeworks.core.bundle import Calibration
+from clozeworks.core.config import Settings
+from clozeworks.core.errors import UserError, suggestion
+from clozeworks.core.records import Example, Prediction, Sequence
+from clozeworks.data.batches import Batch, Group
+from clozeworks.metrics.calibrate import TARGET
+from clozeworks.metrics.calibrate import calibrate as fit_calibration
+from clozeworks.model.encoder import Encoder
+from clozeworks.model.heads import ClassHead, Model
+from clozeworks.tasks.base import Draw, Output, Part, Task
+from clozeworks.text.tokenizer import Tokenizer
+
+
+class ClassifyConfig(Settings):
+    """How texts are read and classes answered."""
+
+    max_length: int = Field(default=128, ge=8)
+    """Longest sequence in tokens, special tokens included; longer texts are cut, and counted."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the pooled values dropped before the classifier in training."""
+    target: float = Field(default=TARGET, ge=0, le=1)
+    """Share of right answers to reach on the dev set by answering "I don't know" to the least
+    certain texts; 0 answers always."""
 
 
 class ClassifyExample(Example):
@@ -25,3 +56,84 @@ class ClassifyPrediction(Prediction):
     """Its calibrated probability."""
     scores: dict[str, float]
     """The probability of every class."""
+
+
+class Classify(Task):
+    """Sort texts, or pairs of texts, into classes, with a calibrated "I don't know"."""
+
+    name = "classify"
+    Config, Example, Answer = ClassifyConfig, ClassifyExample, ClassifyPrediction
+    pooled = True
+    config: ClassifyConfig
+
+    def features(
+        self, examples: Items[ClassifyExample], tokenizer: Tokenizer
+    ) -> list[list[Sequence]]:
+        length = self.config.max_length
+        if any(e.text_pair is not None for e in examples):
+            return [[tokenizer.encode(e.text, e.text_pair, max_length=length)] for e in examples]
+        texts = [e.text for e in examples]
+        return [[s] for s in tokenizer.encode_batch(texts, max_length=length, spans=False)]
+
+    def target(self, example: ClassifyExample) -> int:
+        if example.label is None:
+            return -1
+        if example.label not in self.labels:
+            raise UserError(
+                f"label {example.label!r} was never seen in training"
+                f"{suggestion(example.label, self.labels)}"
+            )
+        return self.labels.index(example.label)
+
+    def mark(self, batch: Batch, groups: Items[Group], draw: Draw) -> Batch:
+        """Add `label` [N] int64."""
+        return batch.with_targets(label=torch.tensor([group.target for group in groups]))
+
+    def head(self, encoder: Encoder) -> nn.Module:
+        return ClassHead(encoder, len(self.labels), self.config.dropout)
+
+    def read(self, batch: Batch) -> Tensor:
+        return batch.firsts
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        return {"classify": float(len(batch.targets["label"]))}
+
+    def terms(self, model: Model, rows: Tensor, batch: Batch) -> dict[str, Tensor]:
+        logits = model.heads["classify"](model.pooled(rows)).float()
+        return {"classify": F.cross_entropy(logits, batch.targets["label"], reduction="sum")}
+
+    def predict(self, model: Model, batch: Batch) -> Output:
+        """`logits` [N, K] fp32."""
+        encoder = model.encoder
+        rows = encoder.encode(encoder.embed(batch), batch, read=batch.firsts).x
+        return {"logits": model.heads["classify"](model.pooled(rows)).float()}
+
+    def decode(self, output: Output, batch: Batch) -> list[Part]:
+        probs = torch.softmax(output["logits"] / self.calibration.temperature, -1)
+        return [
+            {"logits": raw, "probs": shares}
+            for raw, shares in zip(output["logits"].tolist(), probs.tolist(), strict=True)
+        ]
+
+    def join(self, example: ClassifyExample, parts: list[Part]) -> ClassifyPrediction:
+        probs: list[float] = parts[0]["probs"]
+        confidence = max(probs)
+        best = self.labels[probs.index(confidence)]
+        return ClassifyPrediction(
+            label=best if confidence >= self.calibration.threshold else None,
+            best=best,
+            confidence=confidence,
+            scores=dict(zip(self.labels, probs, strict=True)),
+        )
+
+    def calibrate(self, examples: Items[ClassifyExample], parts: Items[list[Part]]) -> Calibration:
+        """Temperature, then threshold, on the dev logits."""
+        logits = np.array([part[0]["logits"] for part in parts], dtype=np.float64)
+        gold = np.array([self.target(example) for example in examples], dtype=np.int64)
+        return fit_calibration(logits, gold, target=self.config.target)
+
+    def metrics(
+        self, predictions: Items[ClassifyPrediction], examples: Items[ClassifyExample]
+    ) -> Mapping[str, float]:
+        right = sum(p.best == e.label for p, e in zip(predictions, examples, strict=True))
+        return {"accuracy": right / max(1, len(examples))}

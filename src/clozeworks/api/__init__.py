@@ -1,0 +1,29 @@
+"""One function for each verb: the only place that seeds, picks a device and makes runs."""
+
+from clozeworks.api.corpus import PrepareRecipe, TokenizerRecipe, prepare, tokenizer
+from clozeworks.api.evaluate import EvaluateRecipe, evaluate
+from clozeworks.api.finetune import FinetuneRecipe, finetune
+from clozeworks.api.look import DoctorRecipe, InfoRecipe, doctor, info, listing
+from clozeworks.api.predict import PredictRecipe, predict
+from clozeworks.api.pretrain import PretrainRecipe, PretrainSettings, pretrain
+
+__all__ = [
+    "DoctorRecipe",
+    "EvaluateRecipe",
+    "FinetuneRecipe",
+    "InfoRecipe",
+    "PredictRecipe",
+    "PrepareRecipe",
+    "PretrainRecipe",
+    "PretrainSettings",
+    "TokenizerRecipe",
+    "doctor",
+    "evaluate",
+    "finetune",
+    "info",
+    "listing",
+    "predict",
+    "prepare",
+    "pretrain",
+    "tokenizer",
+]

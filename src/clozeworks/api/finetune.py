@@ -1,0 +1,178 @@
+"""Fine-tune a model for a task on labelled examples."""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from clozeworks import tasks
+from clozeworks.api.model import adopt, keep
+from clozeworks.core.bundle import Bundle, open_bundle
+from clozeworks.core.config import Settings
+from clozeworks.core.errors import UserError
+from clozeworks.core.files import digest
+from clozeworks.core.log import say
+from clozeworks.core.run import Run
+from clozeworks.data.batches import Group
+from clozeworks.data.order import ExampleStream
+from clozeworks.data.read import read_examples
+from clozeworks.data.split import hold_out
+from clozeworks.interop.huggingface import labels_of
+from clozeworks.model.heads import Model
+from clozeworks.predict.engine import Engine
+from clozeworks.tasks.base import Task
+from clozeworks.text.load import load_tokenizer
+from clozeworks.text.tokenizer import Tokenizer
+from clozeworks.train.fit import Fit, took
+from clozeworks.train.loop import TrainSettings
+
+
+class FinetuneRecipe(Settings):
+    """What the `finetune` verb needs."""
+
+    task: str
+    """What to fine-tune for: classify."""
+    data: Path
+    """Labelled examples: jsonl, csv, tsv, xlsx or parquet, packed (.gz, .xz) or not."""
+    model: Path
+    """Model folder to start from: a Bundle, or any Hugging Face BERT folder."""
+    out: Path
+    """Folder of the run; the finished model is its `bundle`."""
+    dev: Path | None = None
+    """Labelled examples to judge and calibrate on; absent: some of `data` are held out."""
+    dev_share: float = Field(default=0.1, gt=0, lt=1)
+    """Share of `data` held out, by a hash of the text, where there is no dev file."""
+    columns: dict[str, str] = {}
+    """Column names of the task's fields, where they are not called the same."""
+    encoding: str = "utf-8"
+    """Character encoding of the files; gb18030 for most Chinese files that are not UTF-8."""
+    format: str | None = None
+    """Form of the files, where their names do not tell it."""
+    skip_empty: bool = False
+    """Leave out rows whose text is empty, and count them, instead of stopping."""
+    scratch: bool = False
+    """Keep the model's shape but not its weights: what pretraining is worth is then measured."""
+    settings: dict[str, Any] = {}
+    """The task's own settings."""
+    train: TrainSettings = TrainSettings()
+    device: str = "auto"
+    """Where to compute: cpu, cuda, or auto for a GPU if there is one."""
+
+
+class Finetuned(Settings):
+    """What the `finetune` verb made."""
+
+    bundle: Path
+    """The finished model's folder."""
+    dev: dict[str, float]
+    """Metrics on the dev set."""
+    cost: str
+    """Steps, tokens and time."""
+
+
+def finetune(recipe: FinetuneRecipe) -> Finetuned:
+    """Fine-tune to the end of the recipe's duration, calibrate on dev, and write the Bundle.
+
+    The same recipe and folder continue a run that stopped. Raises UserError for unusable data.
+    """
+    kind = tasks.TASKS.get(recipe.task)
+    if kind.from_shards:
+        raise UserError(f"{recipe.task!r} learns from a prepared corpus; use `clozeworks pretrain`")
+    parent = open_bundle(recipe.model)
+    tokenizer = load_tokenizer(parent.path)
+    train, dev = _examples(recipe, kind)
+    labels = _labels(train, parent, recipe.data)
+    task = tasks.create(recipe.task, recipe.settings, tokenizer.vocabulary, labels)
+    groups = _groups(task, train, tokenizer)
+    for example in dev:
+        task.target(example)  # a label never seen in training is an error now, not after the run
+    model = adopt(parent, task, tokenizer, recipe)
+    run = Run.start(recipe.out, "finetune", recipe, _inputs(recipe, parent))
+
+    def judge(live: Model) -> Mapping[str, float]:
+        return task.metrics(list(Engine(live, task, tokenizer).predict(dev)), dev)
+
+    stream = ExampleStream(groups, recipe.train.batch, recipe.train.unit, recipe.train.seed)
+    fitted = Fit(model, task, stream, recipe.train, run, judge)()
+    examples, parts = zip(*Engine(model, task, tokenizer).parts(dev), strict=True)
+    task.calibration = task.calibrate(examples, parts)
+    keep(run, model, task, tokenizer, recipe)
+    dev_numbers = dict(fitted.judged)
+    say(f"trained in {took(fitted.cursor)}")
+    say("dev: " + ", ".join(f"{name} {value:.4f}" for name, value in dev_numbers.items()))
+    say(f"model → {run.bundle}")
+    return Finetuned(bundle=run.bundle, dev=dev_numbers, cost=took(fitted.cursor))
+
+
+def _examples(recipe: FinetuneRecipe, kind: type[Task]) -> tuple[list[Any], list[Any]]:
+    """Train and dev examples, all labelled."""
+    train = _read(recipe, kind, recipe.data)
+    if recipe.dev is not None:
+        return train, _read(recipe, kind, recipe.dev)
+    kept, dev = hold_out(
+        train,
+        recipe.dev_share,
+        key=lambda e: f"{e.text}\n{getattr(e, 'text_pair', None) or ''}",
+        label=lambda e: str(e.label),
+    )
+    say(
+        f"no dev file: {len(dev):,} of {len(train):,} rows held out by a hash of their text, "
+        "by class; give --dev FILE to choose them yourself"
+    )
+    return kept, dev
+
+
+def _read(recipe: FinetuneRecipe, kind: type[Task], path: Path) -> list[Any]:
+    examples: list[Any] = list(
+        read_examples(
+            path,
+            kind.Example,
+            {**recipe.columns, "label": recipe.columns.get("label", "label")},
+            encoding=recipe.encoding,
+            format=recipe.format,
+            empty="skip" if recipe.skip_empty else "refuse",
+        )
+    )
+    bare = next((i for i, e in enumerate(examples, 1) if e.label is None), None)
+    if bare is not None:
+        raise UserError(f"{path}: example {bare} has no label; label it, or remove the row")
+    return examples
+
+
+def _labels(train: list[Any], parent: Bundle, path: Path) -> list[str]:
+    """The label names: in the parent's order if it has just these, else sorted."""
+    counts = Counter(example.label for example in train)
+    if len(counts) < 2:
+        raise UserError(f"{path} has a single label {next(iter(counts))!r}; two or more are needed")
+    inherited = labels_of(parent)
+    labels = inherited if set(inherited) == set(counts) else sorted(counts, key=_numbers_first)
+    say(f"{len(train):,} rows to learn from, {len(labels)} labels")
+    return labels
+
+
+def _numbers_first(label: str) -> tuple[int, float, str]:
+    try:
+        return (0, float(label), label)
+    except ValueError:
+        return (1, 0.0, label)
+
+
+def _groups(task: Task, examples: list[Any], tokenizer: Tokenizer) -> list[Group]:
+    """Tokenised examples with what is to be learned of them; says how many were cut."""
+    features = task.features(examples, tokenizer)
+    pairs = enumerate(zip(examples, features, strict=True))
+    groups = [Group(i, sequences, task.target(example)) for i, (example, sequences) in pairs]
+    cut = [sum(s.truncated for s in sequences) for sequences in features]
+    if any(cut):
+        say(
+            f"{sum(n > 0 for n in cut):,} of {len(cut):,} texts are over the window and lose "
+            f"{sum(cut):,} tokens; raise --max-length to keep more"
+        )
+    return groups
+
+
+def _inputs(recipe: FinetuneRecipe, parent: Bundle) -> dict[str, str]:
+    files = [recipe.data, *([recipe.dev] if recipe.dev else []), *parent.weights]
+    return {path.name: digest(path) for path in files}

@@ -1,0 +1,143 @@
+"""Looking before doing: what is wrong with data, what a folder holds, what can be chosen."""
+
+from pathlib import Path
+from typing import Any
+
+from clozeworks import tasks
+from clozeworks.core.bundle import open_bundle
+from clozeworks.core.config import Settings
+from clozeworks.core.errors import UserError
+from clozeworks.core.files import existing
+from clozeworks.core.log import clock
+from clozeworks.data.doctor import Findings, examine
+from clozeworks.data.read import read_examples
+from clozeworks.data.shards import MANIFEST, Shards
+from clozeworks.data.sources.base import SOURCES
+from clozeworks.interop.huggingface import family_of, labels_of
+from clozeworks.model.config import SIZES
+from clozeworks.model.families import FAMILIES
+from clozeworks.text.load import load_tokenizer
+from clozeworks.train.state import latest_cursor
+
+
+class DoctorRecipe(Settings):
+    """What the `doctor` verb needs."""
+
+    data: Path
+    """Labelled examples to learn from."""
+    task: str = "classify"
+    """What they are for."""
+    model: Path
+    """Model or tokenizer folder, in whose tokens texts are counted."""
+    dev: Path | None = None
+    """Examples to judge on while training."""
+    test: Path | None = None
+    """Examples to judge on at the end."""
+    window: int = 128
+    """Longest sequence in tokens that the model will see."""
+    columns: dict[str, str] = {}
+    """Column names of the task's fields, where they are not called the same."""
+    encoding: str = "utf-8"
+    """Character encoding of the files; gb18030 for most Chinese files that are not UTF-8."""
+    format: str | None = None
+    """Form of the files, where their names do not tell it."""
+
+
+def doctor(recipe: DoctorRecipe) -> Findings:
+    """Look for what spoils training: duplicates, overlap, contradictions, empty and long texts."""
+    kind = tasks.TASKS.get(recipe.task).Example
+    files = {"train": recipe.data, "dev": recipe.dev, "test": recipe.test}
+    splits: dict[str, list[Any]] = {
+        name: list(
+            read_examples(
+                path,
+                kind,
+                recipe.columns,
+                encoding=recipe.encoding,
+                format=recipe.format,
+                empty="keep",
+            )
+        )
+        for name, path in files.items()
+        if path is not None
+    }
+    return examine(splits, load_tokenizer(recipe.model), recipe.window)
+
+
+class InfoRecipe(Settings):
+    """What the `info` verb needs."""
+
+    path: Path
+    """A Bundle, a run, or a folder of shards."""
+
+
+def info(recipe: InfoRecipe) -> dict[str, str]:
+    """What a folder holds, as lines of a name and a value."""
+    path = existing(recipe.path, "folder")
+    if (path / MANIFEST).exists():
+        return _of_shards(path)
+    if (path / "run.json").exists():
+        return _of_run(path)
+    if (path / "config.json").exists():
+        return _of_bundle(path)
+    raise UserError(
+        f"{path} is not a Bundle (config.json), a run (run.json) or shards ({MANIFEST})"
+    )
+
+
+def _of_bundle(path: Path) -> dict[str, str]:
+    bundle = open_bundle(path)
+    config = family_of(bundle).config(bundle.config)
+    card, labels = bundle.card, labels_of(bundle)
+    lines = {
+        "folder": str(path),
+        "family": str(bundle.config.get("model_type", "bert")),
+        "class": ", ".join(bundle.config.get("architectures") or ["–"]),
+        "encoder": f"{config.num_layers} layers, width {config.hidden_size}, "
+        f"{config.num_heads} heads, {config.max_positions} positions",
+        "vocabulary": f"{config.vocab_size:,}",
+        "weights": ", ".join(f"{p.name} ({p.stat().st_size / 1e6:.1f} MB)" for p in bundle.weights),
+        "task": card.task or "–",
+    }
+    if card.task:
+        lines["labels"] = ", ".join(labels) or "–"
+        lines["temperature"] = f"{card.calibration.temperature:.3f}"
+        lines["threshold"] = f"{card.calibration.threshold:.3f}"
+        lines["parent"] = card.provenance.parent or "–"
+    return lines
+
+
+def _of_run(path: Path) -> dict[str, str]:
+    lines = {"folder": str(path), "recipe": str(path / "recipe.toml")}
+    cursor = latest_cursor(path / "checkpoints")
+    if cursor is not None:
+        lines["progress"] = f"step {cursor.step:,} of {cursor.total:,}"
+        lines["seen"] = f"{cursor.tokens:,} tokens in {clock(cursor.seconds)}"
+    finished = (path / "bundle" / "config.json").exists()
+    lines["model"] = str(path / "bundle") if finished else "not finished"
+    return lines
+
+
+def _of_shards(path: Path) -> dict[str, str]:
+    manifest = Shards.open(path).manifest
+    return {
+        "folder": str(path),
+        "sources": ", ".join(origin.name for origin in manifest.sources),
+        "documents": f"{manifest.documents:,}",
+        "sentences": f"{manifest.sentences:,}",
+        "tokens": f"{manifest.tokens:,} ({manifest.unknown / manifest.tokens:.3%} unknown)",
+        "duplicates": f"{manifest.duplicates:,} left out",
+        "shards": f"{len(manifest.shards)}",
+    }
+
+
+def listing() -> dict[str, dict[str, str]]:
+    """Everything that can be named: tasks, families, sources, sizes, each with a line on it."""
+    return {
+        "tasks": {name: tasks.TASKS.summary(name) for name in tasks.TASKS.names()},
+        "families": {name: FAMILIES.summary(name) for name in FAMILIES.names()},
+        "sources": {name: SOURCES.summary(name) for name in SOURCES.names()},
+        "sizes": {
+            name: f"{layers} layers, width {width}" for name, (layers, width) in SIZES.items()
+        },
+    }

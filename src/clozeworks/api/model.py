@@ -1,0 +1,83 @@
+"""How a run takes up a model folder at its start, and leaves one at its end."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from clozeworks.core.bundle import Bundle, Card, Provenance, open_bundle
+from clozeworks.core.config import Settings
+from clozeworks.core.errors import UserError
+from clozeworks.core.log import say
+from clozeworks.core.run import Run, versions
+from clozeworks.interop.huggingface import check_match, open_model, write_bundle
+from clozeworks.model.encoder import initialise
+from clozeworks.model.heads import Model
+from clozeworks.predict.engine import Engine
+from clozeworks.tasks.base import Task
+from clozeworks.text.tokenizer import Tokenizer
+from clozeworks.train.loop import TrainSettings
+from clozeworks.train.precision import Precision, pick_device, pick_dtype
+
+
+class Trained(Protocol):
+    """What is read of a recipe that trains a model."""
+
+    @property
+    def train(self) -> TrainSettings: ...
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def scratch(self) -> bool: ...
+
+
+def adopt(parent: Bundle, task: Task, tokenizer: Tokenizer, recipe: Trained) -> Model:
+    """The parent's model with the task's heads, on its device, ready to be trained."""
+    opened = open_model(parent, task, recipe.train.seed)
+    model, config = opened.model, opened.model.encoder.config
+    check_match(tokenizer, config.vocab_size, str(parent.path))
+    window = getattr(task.config, "max_length", 0)
+    if window > config.max_positions:
+        raise UserError(
+            f"max_length {window} is more than the {config.max_positions} positions of "
+            f"{parent.path}; use --max-length {config.max_positions} or less"
+        )
+    if recipe.scratch:
+        initialise(model, config.init_std, recipe.train.seed)
+        say(f"weights of {parent.path} left out: every part starts from chance")
+    elif opened.fresh:
+        say(f"new in the model, to be learned: {', '.join(opened.fresh)}")
+    return model.to(pick_device(recipe.device))
+
+
+def keep(run: Run, model: Model, task: Task, tokenizer: Tokenizer, recipe: Settings) -> Path:
+    """Write the finished model as the run's Bundle."""
+    values: dict[str, Any] = recipe.model_dump(mode="json", exclude_none=True)
+    card = Card(
+        task=task.name,
+        settings=task.settings,
+        labels=task.labels or None,
+        calibration=task.calibration,
+        fold=tokenizer.fold,
+        max_length=getattr(task.config, "max_length", None),
+        provenance=Provenance(
+            parent=None if values.get("model") is None else str(values["model"]),
+            data=run.inputs,
+            recipe=values,
+            versions=versions(),
+            seed=values["train"]["seed"],
+        ),
+    )
+    return write_bundle(run.bundle, model, tokenizer, card)
+
+
+def open_engine(model: Path, device: str, precision: Precision) -> Engine:
+    """A trained Bundle, ready to predict."""
+    place = pick_device(device)
+    return Engine.open(model, place, pick_dtype(precision, place))
+
+
+def trained_columns(model: Path) -> dict[str, str]:
+    """The column names a Bundle's training data had, so that they need not be given again."""
+    columns: dict[str, str] = open_bundle(model).card.provenance.recipe.get("columns", {})
+    return columns

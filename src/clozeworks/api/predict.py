@@ -1,0 +1,129 @@
+"""Predict every row of a file of any size."""
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from clozeworks.api.model import open_engine, trained_columns
+from clozeworks.core.config import Settings
+from clozeworks.core.errors import UserError
+from clozeworks.core.files import write_file
+from clozeworks.core.log import Meter, say
+from clozeworks.core.records import Prediction
+from clozeworks.data.read import read_examples
+from clozeworks.data.sources.base import open_source
+from clozeworks.predict.engine import Engine
+from clozeworks.train.precision import Precision
+
+Row = dict[str, Any]
+FORMS = {".jsonl": "jsonl", ".csv": ",", ".tsv": "\t"}
+
+
+class PredictRecipe(Settings):
+    """What the `predict` verb needs."""
+
+    model: Path
+    """A trained Bundle."""
+    data: Path
+    """Rows to predict: jsonl, csv, tsv, xlsx, parquet or txt, packed (.gz, .xz) or not."""
+    out: Path
+    """File for the predictions, a row for each row: .jsonl, .csv or .tsv."""
+    columns: dict[str, str] = {}
+    """Column names of the task's fields; absent: those it was trained with."""
+    encoding: str = "utf-8"
+    """Character encoding of the file; gb18030 for most Chinese files that are not UTF-8."""
+    format: str | None = None
+    """Form of the file, where its name does not tell it."""
+    scores: bool = False
+    """Write the probability of every class too, where the predictions have them."""
+    keep_empty: bool = False
+    """Predict empty texts as they are, instead of stopping at the first."""
+    precision: Precision = "auto"
+    """Number format: bf16 where the machine multiplies it natively, else fp32."""
+    device: str = "auto"
+    """Where to compute: cpu, cuda, or auto for a GPU if there is one."""
+
+
+class Predicted(Settings):
+    """What the `predict` verb made."""
+
+    out: Path
+    rows: int
+    cut: int
+    """Rows longer than the window, whose end was not read."""
+
+
+def predict(recipe: PredictRecipe) -> Predicted:
+    """Write each row of the file with its prediction, in order, streaming.
+
+    A jsonl row gains an object `prediction`; a csv row gains columns `prediction_…`. The file
+    appears when it is whole. Raises UserError for a form that cannot be written or an unusable row.
+    """
+    if recipe.out.suffix not in FORMS:
+        raise UserError(
+            f"--out {recipe.out}: cannot write {recipe.out.suffix!r} (choices: {', '.join(FORMS)})"
+        )
+    if recipe.out.resolve() == recipe.data.resolve():
+        raise UserError(f"--out {recipe.out} is the file to predict; choose another name")
+    engine = open_engine(recipe.model, recipe.device, recipe.precision)
+    rows = 0
+    with write_file(recipe.out) as stream, Meter("predicting", None, "rows") as meter:
+        write = _writer(stream, recipe.out.suffix)
+        for row, prediction in _answered(recipe, engine):
+            write(row, _values(prediction, recipe.scores))
+            meter.advance(1)
+            rows += 1
+    if engine.cut_examples:
+        say(f"{engine.cut_examples:,} rows are longer than the window: their end was not read")
+    say(f"{rows:,} predictions → {recipe.out}")
+    return Predicted(out=recipe.out, rows=rows, cut=engine.cut_examples)
+
+
+def _answered(recipe: PredictRecipe, engine: Engine) -> Iterator[tuple[Row, Prediction]]:
+    """Each row as it stands in the file, with its prediction; the file is read twice, in step."""
+    source = open_source(recipe.data, format=recipe.format, encoding=recipe.encoding)
+    columns = {**trained_columns(recipe.model), **recipe.columns}
+    examples = read_examples(
+        recipe.data,
+        engine.task.Example,
+        {field: column for field, column in columns.items() if field != "label"},
+        encoding=recipe.encoding,
+        format=recipe.format,
+        empty="keep" if recipe.keep_empty else "refuse",
+    )
+    for prediction, (_, row) in zip(engine.predict(examples), source.rows(), strict=True):
+        yield row, prediction
+
+
+def _values(prediction: Prediction, scores: bool) -> Row:
+    values = prediction.model_dump(mode="json")
+    if not scores:
+        values.pop("scores", None)
+    return values
+
+
+def _writer(stream: IO[str], suffix: str) -> Callable[[Row, Row], None]:
+    """A function that writes one row with its prediction."""
+    if suffix == ".jsonl":
+
+        def write_json(row: Row, values: Row) -> None:
+            whole = {**row, "prediction": values}
+            stream.write(json.dumps(whole, ensure_ascii=False, default=str) + "\n")
+
+        return write_json
+    table: csv.DictWriter[str] | None = None
+
+    def write_row(row: Row, values: Row) -> None:
+        nonlocal table
+        flat = {f"prediction_{k}": v for k, v in values.items() if not isinstance(v, dict)}
+        for name, score in values.get("scores", {}).items():
+            flat[f"prediction_score_{name}"] = score
+        if table is None:
+            names = [*row, *flat]
+            table = csv.DictWriter(stream, names, delimiter=FORMS[suffix], lineterminator="\n")
+            table.writeheader()
+        table.writerow({**row, **flat})
+
+    return write_row

@@ -1,0 +1,179 @@
+"""Pretrain an encoder on a prepared corpus."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from clozeworks import tasks
+from clozeworks.api.model import adopt, keep
+from clozeworks.core.bundle import open_bundle
+from clozeworks.core.config import Settings
+from clozeworks.core.errors import UserError
+from clozeworks.core.files import digest
+from clozeworks.core.log import say
+from clozeworks.core.records import Ints
+from clozeworks.core.run import Run
+from clozeworks.data.order import ShardStream
+from clozeworks.data.pairs import held_out
+from clozeworks.data.shards import MANIFEST, Shards
+from clozeworks.model.config import EncoderConfig
+from clozeworks.model.encoder import Encoder, initialise
+from clozeworks.model.heads import Model
+from clozeworks.tasks.base import Task
+from clozeworks.text.load import load_tokenizer
+from clozeworks.text.tokenizer import Tokenizer
+from clozeworks.train.fit import Fit, took
+from clozeworks.train.loop import TrainSettings, held_out_losses
+from clozeworks.train.precision import pick_device
+
+Size = Literal["tiny", "mini", "small", "medium", "base"]
+MOST_HELD_OUT = 0.1
+"""Share of a small corpus that is held out at most."""
+
+
+class PretrainSettings(TrainSettings):
+    """How an encoder is pretrained."""
+
+    duration: str = "1 epoch"
+    lr: float = Field(default=5e-4, gt=0)
+    """Peak learning rate; 1e-4 suits `base`, 1e-3 `mini` and `tiny`."""
+    batch: int = Field(default=8192, gt=0)
+    unit: Literal["tokens", "examples"] = "tokens"
+    beta2: float = Field(default=0.98, gt=0, lt=1)
+    dropout: float | None = Field(default=0.0, ge=0, lt=1)
+
+
+class PretrainRecipe(Settings):
+    """What the `pretrain` verb needs."""
+
+    task: str = "mlm+nsp"
+    """Objectives, joined by +: mlm, nsp."""
+    data: Path
+    """Folder of shards that `prepare` wrote."""
+    out: Path
+    """Folder of the run; the finished model is its `bundle`."""
+    size: Size = "mini"
+    """Size of a fresh encoder."""
+    encoder: dict[str, Any] = {}
+    """Values of a fresh encoder that differ from its size's."""
+    model: Path | None = None
+    """Model folder to go on from, instead of a fresh encoder."""
+    scratch: bool = False
+    """Keep that model's shape but not its weights."""
+    max_length: int = Field(default=128, ge=8)
+    """Longest sequence in tokens, special tokens included."""
+    held_out_tokens: int = Field(default=200_000, ge=1)
+    """About how many tokens are held out, by document, to judge on."""
+    settings: dict[str, Any] = {}
+    """The objectives' own settings."""
+    train: PretrainSettings = PretrainSettings()
+    device: str = "auto"
+    """Where to compute: cpu, cuda, or auto for a GPU if there is one."""
+
+
+class Pretrained(Settings):
+    """What the `pretrain` verb made."""
+
+    bundle: Path
+    held_out: dict[str, float]
+    """Mean of each loss on held-out documents, in nats."""
+    unigram: float
+    """Loss in nats on the held-out tokens of knowing nothing but how frequent each is."""
+    cost: str
+
+
+def pretrain(recipe: PretrainRecipe) -> Pretrained:
+    """Pretrain to the end of the recipe's duration, and write the Bundle.
+
+    The same recipe and folder continue a run that stopped, bit for bit as if it had not.
+    """
+    shards = Shards.open(recipe.data)
+    tokenizer = load_tokenizer(shards.tokenizer_folder)
+    task = tasks.create(recipe.task, recipe.settings, tokenizer.vocabulary)
+    if not task.from_shards:
+        raise UserError(f"{recipe.task!r} learns from labelled examples; use `clozeworks finetune`")
+    model = _model(recipe, task, tokenizer)
+    train, held = held_out(
+        len(shards.documents) - 1,
+        min(MOST_HELD_OUT, recipe.held_out_tokens / max(1, shards.manifest.tokens)),
+    )
+    run = Run.start(recipe.out, "pretrain", recipe, _inputs(recipe))
+    stream = _stream(recipe, shards, train, task)
+    judged_on = _stream(recipe.model_copy(update={"train": PretrainSettings()}), shards, held, task)
+    unigram = unigram_loss(shards, train, held)
+    say(
+        f"{len(train):,} documents to learn from, {len(held):,} held out; "
+        f"loss of guessing by frequency: {unigram:.3f} nats"
+    )
+
+    def judge(live: Model) -> Mapping[str, float]:
+        return held_out_losses(live, task, judged_on, recipe.train.micro_tokens)
+
+    fitted = Fit(model, task, stream, recipe.train, run, judge)()
+    keep(run, model, task, tokenizer, recipe)
+    say(f"pretrained in {took(fitted.cursor)}")
+    say("held out: " + ", ".join(f"{name} {value:.4f}" for name, value in fitted.judged.items()))
+    say(f"model → {run.bundle}")
+    return Pretrained(
+        bundle=run.bundle, held_out=dict(fitted.judged), unigram=unigram, cost=took(fitted.cursor)
+    )
+
+
+def _model(recipe: PretrainRecipe, task: Task, tokenizer: Tokenizer) -> Model:
+    if recipe.model is not None:
+        model = adopt(open_bundle(recipe.model), task, tokenizer, recipe)
+    else:
+        sized = EncoderConfig.of_size(recipe.size, tokenizer.vocabulary.size)
+        pad = {"pad_id": tokenizer.vocabulary.pad}
+        config = EncoderConfig.model_validate({**sized.model_dump(), **pad, **recipe.encoder})
+        model = task.build(Encoder(config))
+        initialise(model, config.init_std, recipe.train.seed)
+        model = model.to(pick_device(recipe.device))
+    positions = model.encoder.config.max_positions
+    if recipe.max_length > positions:
+        raise UserError(
+            f"max_length {recipe.max_length} is more than the model's {positions} positions; "
+            f"use --max-length {positions} or less"
+        )
+    return model
+
+
+def _stream(recipe: PretrainRecipe, shards: Shards, documents: Ints, task: Task) -> ShardStream:
+    return ShardStream(
+        shards,
+        documents,
+        task.vocabulary,
+        recipe.max_length,
+        paired=task.pairs,
+        tokens=recipe.train.batch,
+        seed=recipe.train.seed,
+    )
+
+
+def _inputs(recipe: PretrainRecipe) -> dict[str, str]:
+    weights = open_bundle(recipe.model).weights if recipe.model is not None else []
+    return {path.name: digest(path) for path in [recipe.data / MANIFEST, *weights]}
+
+
+def unigram_loss(shards: Shards, train: Ints, held: Ints) -> float:
+    """Cross-entropy in nats of the held-out tokens under the training tokens' frequencies.
+
+    Every id counts once more than it was seen, so that none is impossible.
+    """
+    size = load_tokenizer(shards.tokenizer_folder).vocabulary.size
+    seen, wanted = _histogram(shards, train, size), _histogram(shards, held, size)
+    chances = (seen + 1) / (seen + 1).sum()
+    return float(-(wanted * np.log(chances)).sum() / max(1, wanted.sum()))
+
+
+def _histogram(shards: Shards, documents: Ints, size: int) -> Ints:
+    """How often each id occurs in some documents, [size] int64."""
+    starts = shards.sentences[shards.documents[documents]].tolist()
+    ends = shards.sentences[shards.documents[documents + 1]].tolist()
+    counts = np.zeros(size, dtype=np.int64)
+    for start, end in zip(starts, ends, strict=True):
+        np.add.at(counts, shards.take(start, end), 1)
+    return counts

@@ -1,0 +1,236 @@
+"""The command line: argv in, text out; flags and help are made from the settings classes."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, Optional
+
+import tyro
+from pydantic import BaseModel, Field, create_model
+from tyro.conf import OmitArgPrefixes, Positional
+
+import clozeworks
+from clozeworks.core.config import Settings, read_toml, validated
+from clozeworks.core.errors import UserError, choose
+from clozeworks.core.log import say
+
+STOPPED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+class Verb(NamedTuple):
+    """One word of the command line."""
+
+    help: str
+    recipe: str
+    """Name of its settings class in `clozeworks.api`."""
+    positional: tuple[str, ...]
+    """Settings that need no flag, in order."""
+
+
+VERBS = {
+    "tokenizer": Verb("train a WordPiece tokenizer on text", "TokenizerRecipe", ("files",)),
+    "prepare": Verb("turn a corpus into shards of token ids", "PrepareRecipe", ("files",)),
+    "pretrain": Verb("pretrain an encoder on prepared shards", "PretrainRecipe", ("data",)),
+    "finetune": Verb("fine-tune a model on labelled examples", "FinetuneRecipe", ("data",)),
+    "evaluate": Verb("judge a model and write a report", "EvaluateRecipe", ("model", "data")),
+    "predict": Verb("predict every row of a file", "PredictRecipe", ("model", "data")),
+    "doctor": Verb("look for what is wrong with labelled data", "DoctorRecipe", ("data",)),
+    "info": Verb("say what a folder holds", "InfoRecipe", ("path",)),
+    "list": Verb("list tasks, families, sources and sizes", "", ()),
+    "demo": Verb("run the whole path on built-in text", "DemoRecipe", ()),
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one verb; leaves with code 0, 2 after a user's error, 130 after Ctrl-C."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    try:
+        _run(sys.argv[1:] if argv is None else argv)
+    except UserError as error:
+        say(f"error: {error}")
+        sys.exit(2)
+    except KeyboardInterrupt as stop:
+        say(str(stop) or "stopped")
+        sys.exit(STOPPED)
+
+
+def _run(argv: list[str]) -> None:
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_overview())
+        return
+    if argv[0] == "--version":
+        print(clozeworks.__version__)
+        return
+    name = choose(argv[0], VERBS, "verb")
+    # what a verb needs is imported when it is asked for: --help must not wait for torch
+    from clozeworks import api
+
+    verb, rest = VERBS[name], argv[1:]
+    if name == "list":
+        _print_sections(api.listing())
+        return
+    recipe = _recipe(name, verb, getattr(api, verb.recipe), rest)
+    _show(getattr(api, name)(recipe))
+
+
+def _overview() -> str:
+    width = max(map(len, VERBS))
+    lines = [f"  {name:<{width}}  {verb.help}" for name, verb in VERBS.items()]
+    return "\n".join(
+        [
+            "Clozeworks: from raw text to your own BERT in service.",
+            "",
+            "usage: clozeworks VERB …   (clozeworks VERB --help explains one)",
+            "",
+            *lines,
+            "",
+            "Every verb also takes --recipe FILE, a TOML file of settings; flags go before it.",
+        ]
+    )
+
+
+def _recipe(name: str, verb: Verb, kind: type[Settings], argv: list[str]) -> Settings:
+    """The verb's settings from a recipe file, if one is named, and flags."""
+    values, argv = _from_file(kind, argv)
+    task = None
+    if "task" in kind.model_fields and name != "doctor":
+        task, argv = _task_word(kind, values, argv)
+        values["task"] = task
+    flags = _flags(verb, kind, task, values)
+    prog = f"clozeworks {name}" + (f" {task}" if task else "")
+    parsed = tyro.cli(
+        flags,
+        args=argv,
+        prog=prog,
+        description=verb.help.capitalize() + ".",
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    return validated(kind, {**values, **_gathered(kind, parsed)}, prog)
+
+
+def _from_file(kind: type[Settings], argv: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """The values of `--recipe FILE`, checked for unknown keys, and the other arguments."""
+    if "--recipe" not in argv:
+        return {}, argv
+    at = argv.index("--recipe")
+    if at + 1 == len(argv):
+        raise UserError("--recipe needs a TOML file after it")
+    path = argv[at + 1]
+    values = read_toml(path)
+    partial = create_model(
+        kind.__name__,
+        __base__=Settings,
+        **{  # type: ignore[call-overload]
+            field: (Optional[info.annotation], None)  # noqa: UP045  # the annotation is a value
+            for field, info in kind.model_fields.items()
+        },
+    )
+    validated(partial, values, path)
+    return values, [*argv[:at], *argv[at + 2 :]]
+
+
+def _task_word(
+    kind: type[Settings], values: Mapping[str, Any], argv: list[str]
+) -> tuple[str, list[str]]:
+    """The task: the first word if it names one, else the recipe's, else the verb's default."""
+    from clozeworks.tasks import TASKS
+
+    known = TASKS.names()
+    if argv and not argv[0].startswith("-") and set(argv[0].split("+")) <= set(known):
+        return argv[0], argv[1:]
+    default = kind.model_fields["task"]
+    if "task" in values or not default.is_required():
+        return str(values.get("task", default.default)), argv
+    if not argv or argv[0].startswith("-"):
+        raise UserError(f"name the task after the verb (choices: {', '.join(known)})")
+    return choose(argv[0], known, "task"), argv[1:]
+
+
+def _flags(verb: Verb, kind: type[Settings], task: str | None, values: Mapping[str, Any]) -> Any:
+    """A settings class as the command line shows it.
+
+    Positional settings lose their flag, `settings` its prefix, and `columns` becomes a flag for
+    each column; what the recipe file says is the default.
+    """
+    fields: dict[str, Any] = {}
+    for name, info in kind.model_fields.items():
+        if name == "task" and task is not None:
+            continue
+        if name == "columns":
+            fields |= _column_flags(task, values.get("columns", {}))
+            continue
+        annotation: Any = info.annotation
+        default = info.get_default(call_default_factory=True)
+        if name == "settings" and task is not None:
+            if "+" in task:
+                continue
+            from clozeworks.tasks import TASKS
+
+            annotation, default = TASKS.get(task).Config, TASKS.get(task).Config()
+        if name in values:
+            default = _merged(annotation, default, values[name])
+        if name == "encoder":
+            continue
+        if name == "settings":
+            annotation = OmitArgPrefixes[annotation]  # type: ignore[misc]
+        if name in verb.positional:
+            shown = tyro.conf.arg(metavar=name.upper())
+            annotation = Positional[Annotated[annotation, shown]]  # type: ignore[misc]
+        required = info.is_required() and name not in values
+        about = Field(default=... if required else default, description=info.description)
+        fields[name] = (annotation, about)
+    return create_model(kind.__name__, __base__=Settings, **fields)
+
+
+def _merged(annotation: Any, default: Any, value: Any) -> Any:
+    """A value from a recipe file as the setting's own type."""
+    if isinstance(default, BaseModel) and isinstance(value, Mapping):
+        return type(default).model_validate({**default.model_dump(), **value})
+    if annotation is Path:
+        return Path(value)
+    if annotation == list[Path]:
+        return [Path(item) for item in value]
+    return value
+
+
+def _column_flags(task: str | None, given: Mapping[str, str]) -> dict[str, Any]:
+    """A flag for each column the task's Examples have, or any task's where none is named."""
+    from clozeworks.tasks import TASKS
+
+    kinds = [TASKS.get(name) for name in ([task] if task else TASKS.names())]
+    fields = {name: info for kind in kinds for name, info in kind.Example.model_fields.items()}
+    return {
+        name: (
+            Annotated[str | None, tyro.conf.arg(metavar="COLUMN")],
+            Field(default=given.get(name), description=f"Column of: {info.description}"),
+        )
+        for name, info in fields.items()
+    }
+
+
+def _gathered(kind: type[Settings], parsed: BaseModel) -> dict[str, Any]:
+    """The parsed flags as the settings class takes them: columns back in one place."""
+    given = {name: getattr(parsed, name) for name in type(parsed).model_fields}
+    columns = {n: v for n, v in given.items() if n not in kind.model_fields and v is not None}
+    own = {n: v for n, v in given.items() if n in kind.model_fields}
+    plain = {n: v.model_dump() if isinstance(v, BaseModel) else v for n, v in own.items()}
+    return {**plain, "columns": columns} if "columns" in kind.model_fields else plain
+
+
+def _show(result: Any) -> None:
+    """Print what a verb answers: lines for people; results with files have said where they are."""
+    if isinstance(result, dict):
+        width = max(map(len, result))
+        for name, value in result.items():
+            print(f"{name:<{width}}  {value}")
+    elif callable(lines := getattr(result, "lines", None)):
+        print("\n".join(lines()))
+
+
+def _print_sections(sections: Mapping[str, Mapping[str, str]]) -> None:
+    for title, entries in sections.items():
+        print(f"{title}:")
+        for name, about in entries.items():
+            print(f"  {name:<12} {about}")

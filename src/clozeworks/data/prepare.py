@@ -1,0 +1,247 @@
+"""`prepare`: corpus files in, a folder of shards out; takes up where it was killed."""
+
+import lzma
+import os
+import shutil
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+
+from pydantic import Field
+
+from clozeworks.core.bundle import read_json
+from clozeworks.core.config import Settings, validated
+from clozeworks.core.errors import UserError
+from clozeworks.core.files import digest, existing, explained, open_binary, write_folder
+from clozeworks.core.log import Meter, say
+from clozeworks.data.documents import Document, Documents
+from clozeworks.data.shards import (
+    MANIFEST,
+    PLAN,
+    Manifest,
+    Origin,
+    Plan,
+    Shard,
+    Shards,
+    finished_shard,
+    write_record,
+)
+from clozeworks.data.sources.base import PACKED, format_of
+from clozeworks.data.workers import Job, Workers, id_type, make_shard
+from clozeworks.text.tokenizer import Tokenizer
+
+
+class PrepareSettings(Settings):
+    """How a corpus becomes shards."""
+
+    column: str = "text"
+    """The column that holds the text, in files that have columns."""
+    encoding: str = "utf-8"
+    """The files' encoding, for example gb18030."""
+    format: str | None = None
+    """The files' form (csv, excel, jsonl, parquet, text); by default as their names say."""
+    processes: int | None = Field(default=None, ge=1)
+    """Processes to use; by default one for each core. The result does not depend on it."""
+    shard_megabytes: float = Field(default=8, gt=0)
+    """Text of one shard: also about a tenth of the memory that each process takes."""
+
+
+class _Unreadable(UserError):
+    """A corpus file that cannot be read to its end: what was made from it is of no use."""
+
+
+def prepare(
+    files: Sequence[str | Path], tokenizer: Tokenizer, out: str | Path, settings: PrepareSettings
+) -> Manifest:
+    """Write the corpus as a folder of shards, and return its manifest.
+
+    Text files hold one document a block, with blank lines between; other files one a row. Called
+    again after it was killed, it keeps the shards that are whole. Raises UserError if `out` holds
+    something else, a file cannot be read (then nothing is left behind), or there is no text.
+    """
+    out = Path(out)
+    paths = [existing(file) for file in files]
+    plan = _plan(paths, tokenizer, settings)
+    total = _megabytes(paths, settings.format)
+    if _begin(out, plan, tokenizer):
+        return Shards.open(out).manifest
+    try:
+        with explained(out), Meter("prepare", total, "MB") as meter:
+            manifest = _prepare(paths, plan, tokenizer, out, settings, meter)
+    except _Unreadable:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
+    write_record(out / MANIFEST, manifest)
+    _say(manifest)
+    return manifest
+
+
+def _plan(paths: Sequence[Path], tokenizer: Tokenizer, settings: PrepareSettings) -> Plan:
+    if not paths:
+        raise UserError("no corpus file is named")
+    for path in paths:
+        if path.is_dir():
+            raise UserError(f"{path} is a folder; name the files in it, for example {path}/*.txt")
+    with explained(paths[0], "read"):
+        sources = [Origin(name=path.name, sha256=digest(path)) for path in paths]
+    return Plan(
+        tokenizer=tokenizer.hash,
+        sources=sources,
+        column=settings.column,
+        shard_megabytes=settings.shard_megabytes,
+    )
+
+
+def _begin(out: Path, plan: Plan, tokenizer: Tokenizer) -> bool:
+    """Make the folder or take it up again; True if nothing is left to do."""
+    if (out / PLAN).exists():
+        _refuse_if_other(out, validated(Plan, read_json(out / PLAN), str(out / PLAN)), plan)
+    else:
+        with explained(out):
+            if out.exists() and (not out.is_dir() or any(out.glob("[!.]*"))):
+                raise UserError(f"{out} is not empty; choose another --out, or remove it")
+            out.mkdir(parents=True, exist_ok=True)
+        write_record(out / PLAN, plan)
+    if (out / MANIFEST).exists():
+        return True
+    _sweep(out)
+    if not (out / "tokenizer").exists():
+        with write_folder(out / "tokenizer") as aside:
+            tokenizer.save(aside)
+    return False
+
+
+def _refuse_if_other(out: Path, there: Plan, here: Plan) -> None:
+    for name in Plan.model_fields:
+        was, now = getattr(there, name), getattr(here, name)
+        if was != now:
+            raise UserError(
+                f"{out} holds shards of another corpus ({name} was {_shown(was)}, now "
+                f"{_shown(now)}); choose another --out, or remove that folder"
+            )
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(f"{s.name} ({s.sha256[:8]})" for s in value)
+    return repr(value)
+
+
+def _sweep(out: Path) -> None:
+    """Remove what a killed process was writing."""
+    for left in chain(out.glob(".*.tmp"), out.glob("shards/.*.tmp"), out.glob("shards/.*.old")):
+        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+
+
+def _prepare(
+    paths: Sequence[Path],
+    plan: Plan,
+    tokenizer: Tokenizer,
+    out: Path,
+    settings: PrepareSettings,
+    meter: Meter,
+) -> Manifest:
+    documents = Documents(paths, settings.column, settings.encoding, settings.format)
+    shards: dict[str, Shard] = {}
+    jobs = _unfinished(_jobs(documents, settings.shard_megabytes), out, plan, shards, meter)
+    for job, shard in _made(jobs, tokenizer, out, settings.processes or _cores()):
+        shards[job.name] = shard
+        meter.advance(job.megabytes)
+    ordered = [shards[name] for name in sorted(shards)]
+    kept = sum(shard.documents for shard in ordered)
+    if not kept:
+        raise _Unreadable(f"{', '.join(map(str, paths))}: no text found")
+    return Manifest(
+        **plan.model_dump(),
+        dtype=id_type(tokenizer).name,
+        documents=kept,
+        sentences=sum(shard.sentences for shard in ordered),
+        tokens=sum(shard.tokens for shard in ordered),
+        unknown=sum(shard.unknown for shard in ordered),
+        duplicates=documents.duplicates,
+        empty=documents.empty + documents.unique - kept,
+        divided=documents.divided,
+        shards=ordered,
+    )
+
+
+def _jobs(documents: Documents, shard_megabytes: float) -> Iterator[Job]:
+    """The documents in shards; a shard ends with the document that fills it."""
+    held: list[Document] = []
+    size = number = before = 0
+    try:
+        for document in documents:
+            held.append(document)
+            size += sum(len(line.encode()) for line in document)
+            if size >= shard_megabytes * 1e6:
+                yield Job.of(number, held, (documents.bytes_read - before) / 1e6)
+                held, size, number, before = [], 0, number + 1, documents.bytes_read
+    except UserError as error:
+        raise _Unreadable(str(error)) from error
+    if held:
+        yield Job.of(number, held, (documents.bytes_read - before) / 1e6)
+
+
+def _unfinished(
+    jobs: Iterable[Job], out: Path, plan: Plan, shards: dict[str, Shard], meter: Meter
+) -> Iterator[Job]:
+    """The jobs whose shards are not there yet; the shards that are go into `shards`."""
+    for job in jobs:
+        shard = finished_shard(out / "shards" / job.name, job.source, plan.tokenizer)
+        if shard is None:
+            yield job
+        else:
+            shards[job.name] = shard
+            meter.advance(job.megabytes)
+
+
+def _made(
+    jobs: Iterator[Job], tokenizer: Tokenizer, out: Path, processes: int
+) -> Iterator[tuple[Job, Shard]]:
+    """Each job with its shard; a single job, or a single process, needs no other process."""
+    folder = out / "shards"
+    first = list(islice(jobs, 2))
+    if processes == 1 or len(first) < 2:
+        for job in chain(first, jobs):
+            yield job, make_shard(job, tokenizer, folder)
+        return
+    with Workers(out / "tokenizer", folder, processes) as workers:
+        yield from workers.make(chain(first, jobs))
+
+
+def _cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _megabytes(paths: Sequence[Path], format: str | None) -> float | None:
+    """The text to read, unpacked; None where a file's size does not tell."""
+    if not {format or format_of(path) for path in paths} <= {"text", "jsonl", "csv"}:
+        return None
+    return sum(map(_unpacked_size, paths)) / 1e6
+
+
+def _unpacked_size(path: Path) -> int:
+    if path.suffix not in PACKED:
+        return path.stat().st_size
+    try:
+        with open_binary(path) as stream:
+            return sum(map(len, iter(lambda: stream.read(1 << 20), b"")))
+    except (EOFError, lzma.LZMAError, zlib.error, OSError) as error:
+        raise UserError(f"{path} is cut short or damaged: {error}; copy it again") from error
+
+
+def _say(manifest: Manifest) -> None:
+    say(
+        f"{manifest.documents:,} documents, {manifest.sentences:,} sentences, "
+        f"{manifest.tokens:,} tokens ({manifest.unknown / manifest.tokens:.3%} unknown)"
+    )
+    if manifest.duplicates:
+        say(f"{manifest.duplicates:,} documents left out: the same text came before")
+    if manifest.empty:
+        say(f"{manifest.empty:,} documents left out: they hold no text")
+    if manifest.divided:
+        say(f"documents over a million characters were divided in {manifest.divided:,} places")

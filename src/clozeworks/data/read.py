@@ -1,0 +1,137 @@
+"""From a data file's rows to Examples: columns chosen by name, values checked, nothing dropped."""
+
+from collections.abc import Iterator
+from datetime import date
+from math import isnan
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+from clozeworks.core.config import validated
+from clozeworks.core.errors import UserError, choose, suggestion
+from clozeworks.core.log import say
+from clozeworks.core.records import Example
+from clozeworks.data.sources.base import open_source
+
+E = TypeVar("E", bound=Example)
+
+OnEmpty = Literal["refuse", "skip", "keep"]
+"""What becomes of a row whose text is empty: an error, left out and counted, or read as it is."""
+
+
+def read_examples(
+    path: str | Path,
+    kind: type[E],
+    columns: dict[str, str],
+    *,
+    encoding: str = "utf-8",
+    format: str | None = None,
+    empty: OnEmpty = "refuse",
+) -> Iterator[E]:
+    """Yield the rows of a file as `kind`, streaming; `columns` maps its fields to column names.
+
+    A field that is not in `columns` is read from the column of its own name; other columns are
+    passed over. Numbers become strings where the field is one (1 → "1", 4.0 → "4.0"). Raises
+    UserError naming the row: a missing column, an empty text, NUL, a lone surrogate, no rows.
+    """
+    for field in columns:
+        choose(field, kind.model_fields, f"field of {kind.__name__}")
+    skipped: list[int] = []
+    read = 0
+    wanted: dict[str, str] | None = None
+    for number, row in open_source(path, format=format, encoding=encoding).rows():
+        read += 1
+        where = f"{path}, row {number}"
+        if wanted is None:
+            wanted = _wanted(kind, columns, row, str(path))
+        values = {f: _value(kind, f, column, row, where) for f, column in wanted.items()}
+        if empty != "keep" and (blank := _blank(kind, values)):
+            if empty == "refuse":
+                raise UserError(
+                    f"{where}: {wanted[blank]!r} is empty; `clozeworks doctor` counts such rows, "
+                    "--skip-empty leaves them out"
+                )
+            skipped.append(number)
+            continue
+        yield validated(kind, {f: v for f, v in values.items() if v is not None}, where)
+    _report(path, read, skipped)
+
+
+def _report(path: str | Path, read: int, skipped: list[int]) -> None:
+    if read == len(skipped):
+        raise UserError(f"{path} holds no {'text' if read else 'rows'}")
+    if skipped:
+        first = ", ".join(map(str, skipped[:5])) + (", …" if len(skipped) > 5 else "")
+        say(f"{path}: {len(skipped)} rows with empty text left out (rows {first})")
+
+
+def _wanted(
+    kind: type[Example], columns: dict[str, str], row: dict[str, Any], path: str
+) -> dict[str, str]:
+    """The column of each field to read, decided on the first row."""
+    wanted = {}
+    for field, info in kind.model_fields.items():
+        column = columns.get(field, field)
+        if column in row:
+            wanted[field] = column
+        elif info.is_required() or field in columns:
+            raise UserError(_missing(field, column, row, path))
+    return wanted
+
+
+def _missing(field: str, column: str, row: dict[str, Any], where: str) -> str:
+    present = suggestion(column, [name for name in row if name])
+    flag = field.replace("_", "-")
+    return f"{where} has no column {column!r} for {field!r}{present}; name one with --{flag} COLUMN"
+
+
+def _value(kind: type[Example], field: str, column: str, row: dict[str, Any], where: str) -> Any:
+    """One cell as the field takes it; None where nothing is given."""
+    info = kind.model_fields[field]
+    if column not in row and info.is_required():
+        raise UserError(_missing(field, column, row, where))
+    value = row.get(column)
+    if isinstance(value, float) and isnan(value):
+        return "" if info.is_required() else None
+    if str in (info.annotation, *get_args(info.annotation)):
+        value = _written(value)
+        _check_characters(value, column, where)
+        return value if value or info.is_required() else None
+    return value
+
+
+def _written(value: Any) -> Any:
+    """A number, truth value or date as a person would write it; anything else as it is."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return str(value)
+        case date():
+            return value.isoformat()
+    return value
+
+
+def _check_characters(value: Any, column: str, where: str) -> None:
+    if not isinstance(value, str):
+        return
+    if "\x00" in value:
+        raise UserError(f"{where}: {column!r} holds a NUL character; remove it")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        code = ord(value[error.start])
+        raise UserError(
+            f"{where}: {column!r} holds a lone surrogate (U+{code:04X}) at character "
+            f"{error.start}, which is no character; write the file again as UTF-8"
+        ) from error
+
+
+def _blank(kind: type[Example], values: dict[str, Any]) -> str | None:
+    """The first field that must hold text and does not."""
+    for field, value in values.items():
+        required = kind.model_fields[field].is_required()
+        if required and isinstance(value, str) and not value.strip():
+            return field
+    return None

@@ -1,0 +1,195 @@
+"""Shards: the one form of tokenised text on disk, and its manifest."""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from clozeworks.core.bundle import read_json
+from clozeworks.core.config import Settings, validated
+from clozeworks.core.errors import UserError
+from clozeworks.core.files import existing, write_file, write_folder
+from clozeworks.core.records import Ints
+
+MANIFEST = "manifest.json"
+PLAN = "plan.json"
+ARRAYS = ("ids", "sentences", "documents")
+OPEN_SHARDS = 128
+"""Shards mapped into memory at once; each holds a file open."""
+
+
+class Origin(Settings):
+    """One file a corpus was read from."""
+
+    name: str
+    sha256: str
+
+
+class Plan(Settings):
+    """What decides every byte of the shards; another plan needs another folder."""
+
+    format: Literal[1] = 1
+    """Version of the folder's form."""
+    tokenizer: str
+    """Hash of the tokenizer, which is saved beside the shards."""
+    sources: list[Origin]
+    """The files, in order."""
+    column: str
+    """The column of the text, where the files have columns."""
+    shard_megabytes: float
+    """Text of one shard."""
+
+
+class Shard(Settings):
+    """One shard: what it was made from and what it must hold."""
+
+    name: str
+    source: str
+    """SHA-256 of the text it was made from."""
+    tokenizer: str
+    documents: int
+    sentences: int
+    tokens: int
+    unknown: int
+    """Tokens that are the unknown token."""
+    bytes: dict[str, int]
+    """Size of each file."""
+
+
+class Manifest(Plan):
+    """The contents of `manifest.json`, written last: its presence makes the folder whole."""
+
+    dtype: Literal["uint16", "uint32"]
+    documents: int
+    sentences: int
+    tokens: int
+    unknown: int
+    """Tokens that are the unknown token."""
+    duplicates: int
+    """Documents left out because the same text came before."""
+    empty: int
+    """Documents left out because they hold no token."""
+    divided: int
+    """Places where a document too long for a shard was divided in two."""
+    shards: list[Shard]
+
+
+class Shards:
+    """A folder of tokenised text, mapped into memory as it is read.
+
+    sentences [S + 1] int64: the token at which each sentence starts, and the end. documents
+    [D + 1] int64: the sentence at which each document starts, and the end. No document crosses
+    from one shard into the next.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self._starts = _running([shard.tokens for shard in manifest.shards])
+        self._mapped: dict[int, npt.NDArray[np.unsignedinteger]] = {}
+        self.sentences = self._joined("sentences", [s.tokens for s in manifest.shards])
+        self.documents = self._joined("documents", [s.sentences for s in manifest.shards])
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Shards":
+        """Open a folder that `prepare` wrote; raises UserError if a file is missing or cut short"""
+        folder = existing(folder, "folder of shards")
+        if not (folder / MANIFEST).exists():
+            if (folder / PLAN).exists():
+                raise UserError(f"{folder} is not finished; run the same `prepare` again")
+            raise UserError(f"{folder} holds no shards; make them with `clozeworks prepare`")
+        manifest = validated(Manifest, read_json(folder / MANIFEST), str(folder / MANIFEST))
+        for shard in manifest.shards:
+            check_sizes(folder / "shards" / shard.name, shard)
+        existing(folder / "tokenizer" / "tokenizer.json")
+        return cls(folder, manifest)
+
+    @property
+    def vocabulary_hash(self) -> str:
+        """Hash of the tokenizer the ids belong to."""
+        return self.manifest.tokenizer
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """Where the tokenizer the ids belong to is saved."""
+        return self.folder / "tokenizer"
+
+    def take(self, start: int, stop: int) -> Ints:
+        """Token ids from `start` to `stop`, counted over all shards, int64 [stop - start]."""
+        if not 0 <= start <= stop <= self.manifest.tokens:
+            raise IndexError(f"tokens {start} to {stop} of {self.manifest.tokens}")
+        parts = []
+        shard = int(np.searchsorted(self._starts, start, side="right")) - 1
+        while start < stop:
+            first, end = int(self._starts[shard]), int(self._starts[shard + 1])
+            parts.append(self._ids(shard)[start - first : min(stop, end) - first])
+            start, shard = min(stop, end), shard + 1
+        return np.concatenate(parts, dtype=np.int64) if parts else np.zeros(0, dtype=np.int64)
+
+    def _ids(self, shard: int) -> npt.NDArray[np.unsignedinteger]:
+        if shard not in self._mapped:
+            if len(self._mapped) >= OPEN_SHARDS:
+                del self._mapped[next(iter(self._mapped))]
+            self._mapped[shard] = self._load(shard, "ids", mmap_mode="r")
+        return self._mapped[shard]
+
+    def _load(
+        self, shard: int, name: str, mmap_mode: Literal["r"] | None = None
+    ) -> npt.NDArray[np.unsignedinteger]:
+        path = self.folder / "shards" / self.manifest.shards[shard].name / f"{name}.npy"
+        try:
+            return np.load(path, mmap_mode=mmap_mode)  # type: ignore[no-any-return]
+        except (ValueError, OSError) as error:
+            raise UserError(f"{path} is damaged ({error}); prepare the corpus again") from error
+
+    def _joined(self, name: str, totals: list[int]) -> Ints:
+        """The shards' offsets of one kind as one array of offsets."""
+        bases = _running(totals)
+        parts = [self._load(i, name)[:-1] + bases[i] for i in range(len(totals))]
+        return np.concatenate([*parts, bases[-1:]], dtype=np.int64)
+
+
+def _running(totals: list[int]) -> Ints:
+    return np.concatenate([[0], np.cumsum(totals)]).astype(np.int64)
+
+
+def write_shard(path: Path, arrays: dict[str, npt.NDArray[np.generic]], shard: Shard) -> Shard:
+    """Write a shard's arrays and its record as one folder; returns the record with its sizes."""
+    with write_folder(path, replace=True) as aside:
+        for name in ARRAYS:
+            np.save(aside / f"{name}.npy", arrays[name])
+        sizes = {f"{name}.npy": (aside / f"{name}.npy").stat().st_size for name in ARRAYS}
+        shard = shard.model_copy(update={"bytes": sizes})
+        (aside / "shard.json").write_text(shard.model_dump_json(), "utf-8")
+    return shard
+
+
+def finished_shard(path: Path, source: str, tokenizer: str) -> Shard | None:
+    """The record of a whole shard already made from this text and tokenizer, else None."""
+    try:
+        shard = validated(Shard, read_json(path / "shard.json"), str(path))
+        check_sizes(path, shard)
+    except UserError:
+        return None
+    return shard if (shard.source, shard.tokenizer) == (source, tokenizer) else None
+
+
+def check_sizes(path: Path, shard: Shard) -> None:
+    """Raise UserError naming a file of the shard that is missing or has another size."""
+    for name, size in shard.bytes.items():
+        file = path / name
+        if not file.exists():
+            raise UserError(f"{file} is missing; prepare the corpus again")
+        if (found := file.stat().st_size) != size:
+            raise UserError(
+                f"{file} is damaged: {found:,} bytes, not {size:,}; prepare the corpus again"
+            )
+
+
+def write_record(path: Path, record: Settings) -> None:
+    """Write a plan or manifest as JSON for people and programs."""
+    with write_file(path) as out:
+        json.dump(record.model_dump(mode="json"), out, indent=2, ensure_ascii=False)
+        out.write("\n")

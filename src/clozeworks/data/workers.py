@@ -1,0 +1,203 @@
+"""Turning the documents of a shard into arrays, in this process or in several others."""
+
+import contextlib
+import hashlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+import clozeworks
+from clozeworks.core.config import validated
+from clozeworks.core.errors import UserError
+from clozeworks.data.documents import Document
+from clozeworks.data.shards import Shard, write_shard
+from clozeworks.text.load import load_tokenizer
+from clozeworks.text.sentences import sentence_spans
+from clozeworks.text.tokenizer import Tokenizer
+
+AT_ONCE = 512
+"""Sentences tokenised at once: bounds the memory of the tokenizer's results."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """The text of one shard to be made."""
+
+    name: str
+    documents: bytes
+    """The documents as one line of JSON."""
+    megabytes: float
+    """Text read for it, duplicates included."""
+
+    @classmethod
+    def of(cls, number: int, documents: Sequence[Document], megabytes: float) -> "Job":
+        """The job of the shard with this number."""
+        text = json.dumps(documents, ensure_ascii=False, separators=(",", ":")).encode()
+        return cls(f"{number:05d}", text, megabytes)
+
+    @property
+    def source(self) -> str:
+        """SHA-256 of the text."""
+        return hashlib.sha256(self.documents).hexdigest()
+
+
+def make_shard(job: Job, tokenizer: Tokenizer, folder: Path) -> Shard:
+    """Split the documents into sentences, tokenise these, and write the shard into `folder`.
+
+    Sentences without a token, and documents without such a sentence, are left out.
+    """
+    ids: list[np.ndarray] = []
+    lengths: list[int] = []
+    documents = [0]
+    dtype = id_type(tokenizer)
+    for sentences, ends in _batches(json.loads(job.documents)):
+        for place, tokens in enumerate(tokenizer.tokenize(sentences)):
+            if len(tokens):
+                ids.append(tokens.astype(dtype))
+                lengths.append(len(tokens))
+            if place in ends and len(lengths) > documents[-1]:
+                documents.append(len(lengths))
+    joined = np.concatenate(ids, dtype=dtype) if ids else np.zeros(0, dtype=dtype)
+    arrays = {
+        "ids": joined,
+        "sentences": np.cumsum([0, *lengths], dtype=np.int64),
+        "documents": np.array(documents, dtype=np.int64),
+    }
+    shard = Shard(
+        name=job.name,
+        source=job.source,
+        tokenizer=tokenizer.hash,
+        documents=len(documents) - 1,
+        sentences=len(lengths),
+        tokens=len(joined),
+        unknown=int(np.count_nonzero(joined == tokenizer.vocabulary.unknown)),
+        bytes={},
+    )
+    return write_shard(folder / job.name, arrays, shard)
+
+
+def id_type(tokenizer: Tokenizer) -> np.dtype[np.unsignedinteger]:
+    """The smallest type that holds every id of the tokenizer."""
+    return np.dtype(np.uint16 if tokenizer.vocabulary.size <= 1 << 16 else np.uint32)
+
+
+def _batches(documents: Iterable[Document]) -> Iterator[tuple[list[str], set[int]]]:
+    """Sentences, about AT_ONCE at a time, and the places of those that end a document."""
+    sentences: list[str] = []
+    ends: set[int] = set()
+    for document in documents:
+        for line in document:
+            sentences += [line[start:end] for start, end in sentence_spans(line)]
+        if sentences:
+            ends.add(len(sentences) - 1)
+        if len(sentences) >= AT_ONCE:
+            yield sentences, ends
+            sentences, ends = [], set()
+    if sentences:
+        yield sentences, ends
+
+
+class Workers:
+    """Processes that make shards from jobs, started when needed, ended with the block.
+
+    They are plain subprocesses that import neither torch nor the program that started them, so
+    that scripts and notebooks need no `if __name__ == "__main__"`.
+    """
+
+    def __init__(self, tokenizer: Path, folder: Path, processes: int) -> None:
+        self._tokenizer = tokenizer
+        self._folder = folder
+        self._processes = processes
+        self._threads = ThreadPoolExecutor(processes)
+        self._idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        for worker in self._started:
+            worker.kill()
+        self._threads.shutdown(cancel_futures=True)
+        for worker in self._started:
+            worker.communicate()
+
+    def make(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Shard]]:
+        """Each job with its shard, in order; reads at most two jobs ahead of the processes."""
+        waiting: deque[tuple[Job, Future[Shard]]] = deque()
+        for job in jobs:
+            if len(waiting) > self._processes:
+                first, result = waiting.popleft()
+                yield first, result.result()
+            waiting.append((job, self._threads.submit(self._run, job)))
+        for first, result in waiting:
+            yield first, result.result()
+
+    def _run(self, job: Job) -> Shard:
+        """One job on an idle process; threads are as many as processes, so one is always there."""
+        try:
+            worker = self._idle.get_nowait()
+        except queue.Empty:
+            worker = self._start()
+        reply = b""
+        with contextlib.suppress(BrokenPipeError):
+            assert worker.stdin is not None and worker.stdout is not None
+            worker.stdin.write(job.name.encode() + b"\n" + job.documents + b"\n")
+            worker.stdin.flush()
+            reply = worker.stdout.readline()
+        if not reply:
+            raise UserError(
+                f"a process that prepares shards ended with code {worker.wait()}, perhaps for "
+                "lack of memory; give a smaller --processes and run again: finished shards stay"
+            )
+        self._idle.put(worker)
+        answer = json.loads(reply)
+        if "error" in answer:
+            raise UserError(answer["error"])
+        return validated(Shard, answer, f"shard {job.name}")
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        root = str(Path(clozeworks.__file__).parents[1])
+        environment = os.environ | {
+            "TOKENIZERS_PARALLELISM": "false",  # the processes are the parallelism
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
+        }
+        call = "import sys; from clozeworks.data.workers import serve; serve(*sys.argv[1:])"
+        worker = subprocess.Popen(
+            [sys.executable, "-P", "-c", call, str(self._tokenizer), str(self._folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+        )
+        self._started.append(worker)
+        return worker
+
+
+def serve(tokenizer: str, folder: str) -> None:
+    """What a worker does: read jobs from stdin until it ends, answer each with a line of JSON."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that started this one
+    loaded = load_tokenizer(tokenizer)
+    while name := sys.stdin.buffer.readline():
+        job = Job(name.decode().strip(), sys.stdin.buffer.readline().rstrip(b"\n"), 0)
+        try:
+            answer = make_shard(job, loaded, Path(folder)).model_dump_json()
+        except UserError as error:
+            answer = json.dumps({"error": str(error)})
+        print(answer, flush=True)

@@ -1,0 +1,166 @@
+"""Drawings for a report, as SVG whose text the browser sets in its own fonts."""
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import StringIO
+from typing import Any, NamedTuple
+
+import matplotlib
+import matplotlib.figure
+
+from clozeworks.evaluate.sections import Figure, Key, Panel
+from clozeworks.metrics.calibrate import ReliabilityBin
+
+COLOURS = ("#0b62a8", "#d1495b", "#2e8b57", "#8a5fbf", "#c98a00", "#4d4d4d")
+DASHES = ("", "5 2", "1 1.5", "6 2 1 2", "3 2", "9 3")
+"""As SVG's stroke-dasharray takes them, so that lines differ on grey paper too."""
+FONTS = (
+    "PingFang SC",
+    "Microsoft YaHei",
+    "Noto Sans CJK SC",
+    "Noto Sans SC",
+    "Source Han Sans SC",
+    "WenQuanYi Micro Hei",
+    "DejaVu Sans",
+)
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text: any script, selectable, in the reader's fonts
+    "svg.hashsalt": "clozeworks",  # the same drawing gives the same bytes
+    "font.family": "sans-serif",
+    "font.sans-serif": FONTS,
+    "font.size": 10,
+    "text.parse_math": False,  # a "$" in somebody's words is a dollar
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#8a8f98",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e8ec",
+    "axes.labelcolor": "#333a44",
+    "xtick.color": "#5a626e",
+    "ytick.color": "#5a626e",
+}
+SIZE = (4.6, 3.3)
+"""Inches of a panel: at 10 points its text is readable on a phone and in two columns."""
+
+
+class Line(NamedTuple):
+    """One line of a chart, and a point on it to mark."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    mark: tuple[float, float] | None = None
+
+
+class Axes(NamedTuple):
+    """What the two axes measure, and whether they are shares of 1."""
+
+    x: str
+    y: str
+    x_share: bool = False
+    y_share: bool = False
+
+
+def line_chart(title: str, caption: str, lines: Sequence[Line], axes: Axes) -> Figure:
+    """A section with every line in one panel and a legend; lines differ in colour and dash.
+
+    For any curves: losses by step, accuracy by rows, ROC.
+    """
+    panel = curves_panel(lines, axes, caption)
+    return Figure(title=title, panels=[panel], legend=legend(lines))
+
+
+def curves_panel(
+    lines: Sequence[Line], axes: Axes, caption: str, *, diagonal: bool = False
+) -> Panel:
+    """One panel of lines; marks are drawn as dots, the diagonal as a thin grey line under all."""
+    with _drawing() as (figure, plane):
+        if diagonal:
+            _draw_diagonal(plane)
+        for i, line in enumerate(lines):
+            colour, dash = _pen(i)
+            style = (0, tuple(float(n) for n in dash.split())) if dash else "-"
+            plane.plot(line.x, line.y, color=colour, linestyle=style, linewidth=1.8)
+            if line.mark is not None:
+                plane.plot(*line.mark, "o", color=colour, markersize=8, markeredgecolor="white")
+        _label(plane, axes)
+        return Panel(svg=_svg(figure), caption=caption)
+
+
+def reliability_panel(bins: Sequence[ReliabilityBin], axes: Axes, caption: str) -> Panel:
+    """Accuracy in each bin of confidence beside the diagonal; shares of rows as a grey ground."""
+    total = sum(b.rows for b in bins)
+    middles = [(b.low + b.high) / 2 for b in bins]
+    width = (bins[0].high - bins[0].low) * 0.9
+    with _drawing() as (figure, plane):
+        plane.bar(middles, [b.rows / total for b in bins], width, color="#dfe3e8")
+        full = [b for b in bins if b.accuracy is not None]
+        _draw_diagonal(plane)
+        promised, kept = [b.confidence for b in full], [b.accuracy for b in full]
+        plane.plot(promised, kept, color=COLOURS[0], linewidth=1)
+        # Bins of few rows wander by chance: the size of a dot says how far to trust it.
+        plane.scatter(promised, kept, [12 + 90 * b.rows / total for b in full], COLOURS[0])
+        plane.set_xlim(0, 1.02)
+        plane.set_ylim(0, 1.02)
+        _label(plane, axes)
+        return Panel(svg=_svg(figure), caption=caption)
+
+
+def legend(lines: Sequence[Line]) -> list[Key]:
+    """What to write beside the lines, in their order."""
+    return [
+        Key(name=line.name, colour=colour, dash=dash)
+        for line, (colour, dash) in zip(lines, map(_pen, range(len(lines))), strict=True)
+    ]
+
+
+def _pen(i: int) -> tuple[str, str]:
+    return COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)]
+
+
+def _draw_diagonal(plane: Any) -> None:
+    plane.plot([0, 1], [0, 1], color="#9aa0aa", linewidth=1, linestyle=(0, (2, 3)))
+
+
+@contextmanager
+def _drawing() -> Iterator[tuple[matplotlib.figure.Figure, Any]]:
+    """An empty panel in the house style; fonts absent here are the reader's affair."""
+    finder = logging.getLogger("matplotlib.font_manager")
+    level = finder.level
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        finder.setLevel(logging.ERROR)
+        try:
+            figure = matplotlib.figure.Figure(figsize=SIZE, layout="constrained")
+            yield figure, figure.subplots()
+        finally:
+            finder.setLevel(level)
+
+
+def _label(plane: Any, axes: Axes) -> None:
+    plane.set_xlabel(axes.x)
+    plane.set_ylabel(axes.y)
+    if axes.x_share:
+        plane.xaxis.set_major_formatter(_as_percent)
+    if axes.y_share:
+        plane.yaxis.set_major_formatter(_as_percent)
+
+
+def _as_percent(share: float, _: int | None) -> str:
+    return f"{round(100 * share, 6):g}%"
+
+
+def _svg(figure: matplotlib.figure.Figure) -> str:
+    """The drawing as an SVG element that scales with its column and shares no id with another."""
+    out = StringIO()
+    figure.savefig(out, format="svg", metadata={"Date": None}, transparent=True)
+    _, opening, rest = out.getvalue().partition("<svg")
+    attributes, _, body = rest.partition(">")
+    tag = opening + attributes + ">"
+    tag = re.sub(r' (width|height)="[^"]*"', "", tag)
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    return tag + re.sub(r'<g id="[^"]*"', "<g", body)

@@ -1,0 +1,163 @@
+"""Opens Hugging Face folders as models, and writes models as Hugging Face folders."""
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from clozeworks.core.bundle import CARD, Bundle, Card
+from clozeworks.core.errors import UserError, choose
+from clozeworks.core.files import write_folder
+from clozeworks.core.records import as_json
+from clozeworks.model.encoder import Encoder, initialise
+from clozeworks.model.families import FAMILIES, Family
+from clozeworks.model.heads import Model
+from clozeworks.model.names import State, to_ours, to_theirs
+from clozeworks.tasks.base import Task
+from clozeworks.text.tokenizer import Tokenizer
+
+
+class Opened(NamedTuple):
+    """A model from a folder, and which of its parts the folder did not hold."""
+
+    model: Model
+    fresh: list[str]
+    """Names of the modules that were initialised anew, such as `heads.classify`."""
+
+
+def family_of(bundle: Bundle) -> Family:
+    """The family `config.json` names."""
+    model_type = bundle.config.get("model_type", "bert")
+    return FAMILIES.get(choose(str(model_type), FAMILIES.names(), "model_type"))()
+
+
+def labels_of(bundle: Bundle) -> list[str]:
+    """Label names in the order of the head's outputs, from the card or from config.json."""
+    if bundle.card.labels is not None:
+        return bundle.card.labels
+    id2label = bundle.config.get("id2label") or {}
+    return [str(id2label[key]) for key in sorted(id2label, key=int)]
+
+
+def open_model(bundle: Bundle, task: Task, seed: int = 0) -> Opened:
+    """Build the task's model with the folder's weights, in fp32 on the CPU.
+
+    Heads the folder does not hold, or holds for other labels, are initialised from `seed`; the
+    encoder must be whole. Raises UserError naming the first missing tensor or wrong shape.
+    """
+    family = family_of(bundle)
+    model = task.build(Encoder(family.config(bundle.config)))
+    initialise(model, model.encoder.config.init_std, seed)
+    theirs = _prefixed(_read(bundle), family)
+    ours = to_ours(theirs, family.names, model.encoder.config.num_layers)
+    if task.labels and task.labels != labels_of(bundle):
+        ours = {name: t for name, t in ours.items() if not name.startswith(f"heads.{task.name}.")}
+    return Opened(model, _fill(model, ours, bundle.path))
+
+
+def _fill(model: Model, ours: State, path: Path) -> list[str]:
+    """Copy the tensors in; return the modules outside the encoder that had none."""
+    fresh = set()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            tensor = ours.get(name)
+            if tensor is not None and tensor.shape == parameter.shape:
+                parameter.copy_(tensor)
+            elif name.startswith("encoder."):
+                found = "missing" if tensor is None else f"{list(tensor.shape)} there"
+                raise UserError(
+                    f"{path}: the weights and config.json do not agree: {name} should be "
+                    f"{list(parameter.shape)}, {found}"
+                )
+            else:
+                fresh.add(".".join(name.split(".")[: 2 if name.startswith("heads.") else 1]))
+    return sorted(fresh)
+
+
+def _read(bundle: Bundle) -> State:
+    """Every tensor of the folder under its own name; nothing in the file is executed."""
+    state: State = {}
+    for path in bundle.weights:
+        try:
+            if path.suffix == ".safetensors":
+                state |= load_file(path)
+            else:
+                state |= torch.load(path, map_location="cpu", weights_only=True)
+        except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            reason = str(error).split("\n")[0]
+            raise UserError(f"{path} is damaged or cut short ({reason}); copy it again") from error
+    return state
+
+
+def _prefixed(state: State, family: Family) -> State:
+    """Bring names to one form: with the family's prefix, `weight` and `bias` for norms."""
+    bare = not any(name.startswith(family.prefix) for name in state)
+    out: State = {}
+    for name, tensor in state.items():
+        if name.endswith(family.ignored):
+            continue
+        name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
+        name = name.replace("LayerNorm.beta", "LayerNorm.bias")
+        out[family.prefix + name if bare else name] = tensor
+    return out
+
+
+def write_bundle(
+    folder: str | Path, model: Model, tokenizer: Tokenizer, card: Card, family: str = "bert"
+) -> Path:
+    """Write a model folder that `transformers` opens, heads included, with our card beside it.
+
+    Weights are fp32 safetensors under the family's names. Written whole or not at all; an existing
+    folder is replaced.
+    """
+    folder = Path(folder)
+    described = FAMILIES.get(family)()
+    with write_folder(folder, replace=True) as aside:
+        config = _config(model, described, card)
+        (aside / "config.json").write_text(_json(config), "utf-8")
+        (aside / CARD).write_text(_json(as_json(card)), "utf-8")
+        tokenizer.save(aside)
+        state = {name: p.detach().float().cpu() for name, p in model.named_parameters()}
+        theirs = to_theirs(state, described.names, model.encoder.config.num_layers)
+        save_file(
+            _as_class(theirs, config, described), aside / "model.safetensors", {"format": "pt"}
+        )
+    return folder
+
+
+def _config(model: Model, family: Family, card: Card) -> dict[str, Any]:
+    heads = frozenset(model.heads)
+    values = family.values(model.encoder.config)
+    values["architectures"] = [family.architectures[heads]]
+    if card.labels is not None:
+        values["id2label"] = {str(i): label for i, label in enumerate(card.labels)}
+        values["label2id"] = {label: i for i, label in enumerate(card.labels)}
+        values["problem_type"] = "single_label_classification"
+    if "classify" in model.heads:
+        values["classifier_dropout"] = card.settings.get("dropout")
+    return values
+
+
+def _as_class(theirs: State, config: Mapping[str, Any], family: Family) -> State:
+    """A bare encoder's file has no prefix before its names."""
+    if config["architectures"] != [family.architectures[frozenset()]]:
+        return theirs
+    return {name.removeprefix(family.prefix): tensor for name, tensor in theirs.items()}
+
+
+def _json(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+
+
+def check_match(tokenizer: Tokenizer, model_size: int, where: str) -> None:
+    """Raise UserError if the tokenizer gives ids the model has no row for."""
+    if tokenizer.vocabulary.size > model_size:
+        raise UserError(
+            f"{where}: the tokenizer has {tokenizer.vocabulary.size:,} pieces but the model "
+            f"{model_size:,}; they do not belong together: use the tokenizer it was trained with"
+        )

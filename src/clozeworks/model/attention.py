@@ -1,0 +1,193 @@
+"""Self-attention over packed tokens: sequences share rows, and a block mask keeps them apart.
+
+Shapes: T tokens, H width, h heads, d = H / h, R rows, C slots a row.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clozeworks.model.noise import Noise
+
+MIN_CAPACITY = 64
+"""Rows are at least this long, so that many short sequences share one matrix product."""
+CAPACITY_STEP = 16
+"""Row lengths are multiples of this: fewer shapes for the matrix library to prepare."""
+MASKED = -1e9
+"""Added to the score of a slot of another sequence: exp gives 0, and no row is ever all -inf."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each packed token sits among R rows of C slots; made once a batch.
+
+    source [R * C] int64: the token in each slot (0 in an empty slot); slots [T] int64: the slot of
+    each token; owner [R, C] int64: the sequence in each slot, -1 where empty. `plain` means rows
+    and sequences are the same thing, so no gathering and no mask is needed.
+    """
+
+    rows: int
+    capacity: int
+    plain: bool
+    source: Tensor
+    slots: Tensor
+    owner: Tensor
+
+    @classmethod
+    def of(cls, offsets: Tensor) -> "Layout":
+        """Plan rows for sequences at `offsets` [N + 1] (ascending token positions, first 0)."""
+        bounds = offsets.tolist()
+        lengths = [end - start for start, end in pairwise(bounds)]
+        device = offsets.device
+        if len(set(lengths)) == 1 and lengths[0] >= MIN_CAPACITY:
+            every = torch.arange(bounds[-1], device=device)
+            owner = torch.arange(len(lengths), device=device)[:, None].expand(-1, lengths[0])
+            return cls(len(lengths), lengths[0], True, every, every, owner)
+        capacity = max(MIN_CAPACITY, -(-max(lengths) // CAPACITY_STEP) * CAPACITY_STEP)
+        starts, rows = _first_fit(lengths, capacity)
+        sizes = torch.tensor(lengths)
+        shift = torch.tensor(starts) - torch.tensor(bounds[:-1])
+        slots = torch.arange(bounds[-1]) + torch.repeat_interleave(shift, sizes)
+        source = torch.zeros(rows * capacity, dtype=torch.int64)
+        source[slots] = torch.arange(bounds[-1])
+        owner = torch.full((rows * capacity,), -1)
+        owner[slots] = torch.repeat_interleave(torch.arange(len(lengths)), sizes)
+        owner = owner.view(rows, capacity).to(device)
+        return cls(rows, capacity, False, source.to(device), slots.to(device), owner)
+
+    def mask(self, dtype: torch.dtype) -> Tensor | None:
+        """Scores to add, [R, C, C]: 0 within a sequence, MASKED across; None if rows are plain.
+
+        Empty slots attend to one another only, so whatever stands in them reaches no token, forward
+        or backward.
+        """
+        if self.plain:
+            return None
+        same = self.owner[:, :, None] == self.owner[:, None, :]
+        return torch.zeros(same.shape, dtype=dtype, device=same.device).masked_fill_(~same, MASKED)
+
+    def spread(self, x: Tensor) -> Tensor:
+        """Tokens [T, …] → slots [R * C, …]."""
+        return x if self.plain else x.index_select(0, self.source)
+
+    def gather(self, x: Tensor) -> Tensor:
+        """Slots [R * C, …] → tokens [T, …]."""
+        return x if self.plain else x.index_select(0, self.slots)
+
+
+def _first_fit(lengths: list[int], capacity: int) -> tuple[list[int], int]:
+    """Put each length, longest first, in the first row with room; return start slots and rows."""
+    room: list[int] = []
+    starts = [0] * len(lengths)
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        row = next((r for r, free in enumerate(room) if free >= lengths[i]), len(room))
+        if row == len(room):
+            room.append(capacity)
+        starts[i] = row * capacity + capacity - room[row]
+        room[row] -= lengths[i]
+    return starts, len(room)
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Dropout of attention probabilities: its share (0 outside training) and its noise."""
+
+    share: float
+    noise: Noise
+
+
+def attend(qkv: Tensor, layout: Layout, mask: Tensor | None, heads: int, drop: Drop) -> Tensor:
+    """Scaled dot-product attention within each sequence: [T, 3H] → [T, H].
+
+    On a GPU torch's fused kernel runs on the rows; on a CPU its bf16 backward is five times slower
+    than three matrix products with their own backward, which run instead (Vaswani et al. 2017,
+    section 3.2.1, for the method).
+    """
+    if qkv.is_cuda:
+        return attend_fused(qkv, layout, mask, heads, drop)
+    out: Tensor = _Attend.apply(qkv, layout, mask, heads, drop)  # type: ignore[no-untyped-call]
+    return out
+
+
+def attend_fused(
+    qkv: Tensor, layout: Layout, mask: Tensor | None, heads: int, drop: Drop
+) -> Tensor:
+    """The same through `scaled_dot_product_attention`."""
+    q, k, v = _by_head(layout.spread(qkv), layout, heads).unflatten(1, (layout.rows, heads))
+    bias = None if mask is None else mask[:, None]
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop.share)
+    return layout.gather(out.transpose(1, 2).reshape(layout.rows * layout.capacity, -1))
+
+
+def attend_plainly(qkv: Tensor, layout: Layout, heads: int) -> tuple[Tensor, Tensor]:
+    """The same, step by step, without dropout: outputs [T, H] and probabilities [R, h, C, C]."""
+    q, k, v = _by_head(layout.spread(qkv), layout, heads)
+    scores = torch.bmm(q, k.transpose(1, 2)) / math.sqrt(q.shape[-1])
+    scores = scores.unflatten(0, (layout.rows, heads))
+    mask = layout.mask(qkv.dtype)
+    probs = torch.softmax(scores if mask is None else scores + mask[:, None], -1)
+    return layout.gather(_by_token(torch.bmm(probs.flatten(0, 1), v), layout)), probs
+
+
+def _by_head(x: Tensor, layout: Layout, heads: int) -> Tensor:
+    """Slots [R * C, 3H] → contiguous queries, keys and values [3, R * h, C, d]."""
+    split = x.view(layout.rows, layout.capacity, 3, heads, -1).permute(2, 0, 3, 1, 4)
+    return split.reshape(3, layout.rows * heads, layout.capacity, -1)
+
+
+def _by_token(x: Tensor, layout: Layout) -> Tensor:
+    """[R * h, C, d] → slots [R * C, H]."""
+    split = x.view(layout.rows, -1, layout.capacity, x.shape[-1])
+    return split.transpose(1, 2).reshape(layout.rows * layout.capacity, -1)
+
+
+class _Attend(torch.autograd.Function):
+    """Attention by matrix products, its backward written out; keeps the probabilities."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        qkv: Tensor,
+        layout: Layout,
+        mask: Tensor | None,
+        heads: int,
+        drop: Drop,
+    ) -> Tensor:
+        qkv = _by_head(layout.spread(qkv), layout, heads)
+        q, k, v = qkv
+        scale = 1 / math.sqrt(q.shape[-1])
+        q.mul_(scale)  # `qkv` is our own copy, so this changes nothing outside
+        scores = torch.bmm(q, k.transpose(1, 2))
+        if mask is not None:
+            scores.view(layout.rows, heads, *mask.shape[1:]).add_(mask[:, None])
+        probs = torch.softmax(scores, -1, out=scores)
+        keep = drop.noise.keep(probs, drop.share) if drop.share else None
+        out = torch.bmm(probs if keep is None else probs * keep, v)
+        ctx.save_for_backward(qkv, probs, keep)
+        ctx.layout, ctx.scale = layout, scale
+        return layout.gather(_by_token(out, layout))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+        qkv, probs, keep = ctx.saved_tensors
+        layout: Layout = ctx.layout
+        q, k, v = qkv
+        split = layout.spread(grad).view(layout.rows, layout.capacity, -1, q.shape[-1])
+        grad = split.transpose(1, 2).reshape(q.shape)
+        grads = torch.empty_like(qkv)
+        torch.bmm((probs if keep is None else probs * keep).transpose(1, 2), grad, out=grads[2])
+        scores = torch.bmm(grad, v.transpose(1, 2))
+        if keep is not None:
+            scores.mul_(keep)
+        scores = torch.ops.aten._softmax_backward_data(scores, probs, -1, probs.dtype)
+        torch.bmm(scores, k, out=grads[0])
+        grads[0].mul_(ctx.scale)
+        torch.bmm(scores.transpose(1, 2), q, out=grads[1])
+        split = grads.view(3, layout.rows, -1, layout.capacity, q.shape[-1])
+        slots = split.permute(1, 3, 0, 2, 4).reshape(layout.rows * layout.capacity, -1)
+        return layout.gather(slots), None, None, None, None

@@ -1,0 +1,120 @@
+"""The Engine: Examples in, Predictions out, in order, in bounded memory; the one way to predict."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from clozeworks import tasks
+from clozeworks.core.bundle import Bundle, open_bundle
+from clozeworks.core.errors import UserError
+from clozeworks.core.records import Prediction, Sequence
+from clozeworks.data.batches import Group, pack
+from clozeworks.data.order import cut
+from clozeworks.interop.huggingface import check_match, labels_of, open_model
+from clozeworks.model.heads import Model
+from clozeworks.tasks.base import Part, Task
+from clozeworks.text.load import load_tokenizer
+from clozeworks.text.tokenizer import Tokenizer
+
+WINDOW = 8192
+"""Examples held at a time: enough for batches of like lengths, little enough for any memory."""
+BATCH_TOKENS = 4096
+"""Tokens of a batch."""
+
+
+class Engine:
+    """A model, its task and its tokenizer, ready to answer.
+
+    `truncated` counts the tokens that did not fit into the window so far, `cut_examples` the
+    Examples they were of.
+    """
+
+    def __init__(self, model: Model, task: Task, tokenizer: Tokenizer) -> None:
+        self.model, self.task, self.tokenizer = model, task, tokenizer
+        self.truncated = 0
+        self.cut_examples = 0
+
+    @classmethod
+    def open(cls, path: str | Path, device: torch.device, dtype: torch.dtype) -> "Engine":
+        """Make one from a trained Bundle; raises UserError if it has no task to answer."""
+        bundle = open_bundle(path)
+        tokenizer = load_tokenizer(bundle.path)
+        task = task_of(bundle, tokenizer)
+        opened = open_model(bundle, task)
+        check_match(tokenizer, opened.model.encoder.config.vocab_size, str(bundle.path))
+        if opened.fresh:
+            raise UserError(
+                f"{path} was not trained for {task.name!r}: it holds no {', '.join(opened.fresh)}; "
+                f"fine-tune it first: clozeworks finetune {task.name} … --model {path}"
+            )
+        return cls(opened.model.to(device=device, dtype=dtype), task, tokenizer)
+
+    def predict(self, examples: Iterable[Any]) -> Iterator[Prediction]:
+        """Yield one Prediction for each Example, in order; any number may pass through."""
+        for example, parts in self.parts(examples):
+            yield self.task.join(example, parts)
+
+    def parts(self, examples: Iterable[Any]) -> Iterator[tuple[Any, list[Part]]]:
+        """Yield each Example with the Parts of its Sequences, before they are joined."""
+        source = iter(examples)
+        while window := list(islice(source, WINDOW)):
+            groups = self.task.features(window, self.tokenizer)
+            self._count(groups)
+            answers = iter(self._answers([s for group in groups for s in group]))
+            for example, group in zip(window, groups, strict=True):
+                yield example, [next(answers) for _ in group]
+
+    def _count(self, groups: list[list[Sequence]]) -> None:
+        cut_off = [sum(s.truncated for s in group) for group in groups]
+        self.truncated += sum(cut_off)
+        self.cut_examples += sum(n > 0 for n in cut_off)
+
+    def _answers(self, sequences: list[Sequence]) -> list[Part]:
+        """One Part for each Sequence, in order; run in batches of like lengths."""
+        limit = self.model.encoder.config.max_positions
+        lengths = np.array([len(s) for s in sequences])
+        if lengths.max() > limit:
+            raise UserError(
+                f"a text has {lengths.max():,} tokens, more than the {limit:,} positions of the "
+                "model; give shorter texts"
+            )
+        order = np.argsort(-lengths, kind="stable")
+        answers: list[Part] = [{}] * len(sequences)
+        was_training = self.model.training
+        self.model.eval()
+        with torch.inference_mode():
+            for indices in cut(order, lengths, BATCH_TOKENS, "tokens"):
+                batch = pack([Group(int(i), [sequences[i]]) for i in indices])
+                output = self.task.predict(self.model, batch.to(self.model.device))
+                on_cpu = {name: tensor.cpu() for name, tensor in output.items()}
+                for i, part in zip(indices, self.task.decode(on_cpu, batch), strict=True):
+                    answers[i] = part
+        self.model.train(was_training)
+        return answers
+
+
+def task_of(bundle: Bundle, tokenizer: Tokenizer) -> Task:
+    """The task a Bundle was trained for, as its card or its Hugging Face config says."""
+    card = bundle.card
+    name = card.task
+    if name is None:  # a folder from elsewhere
+        architectures = bundle.config.get("architectures") or ["BertModel"]
+        known = {
+            "BertForSequenceClassification": "classify",
+            "BertForMaskedLM": "mlm",
+            "BertForNextSentencePrediction": "nsp",
+            "BertForPreTraining": "mlm+nsp",
+        }
+        name = known.get(architectures[0])
+    if name is None:
+        raise UserError(
+            f"{bundle.path} is a bare encoder, trained for no task; fine-tune it first: "
+            f"clozeworks finetune classify … --model {bundle.path}"
+        )
+    task = tasks.create(name, card.settings, tokenizer.vocabulary, labels_of(bundle))
+    task.calibration = card.calibration
+    return task

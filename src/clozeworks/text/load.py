@@ -1,0 +1,105 @@
+"""Reading tokenizers: Hugging Face folders, our Bundles, and plain `vocab.txt` files."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from clozeworks.core.bundle import CARD, Card, Fold, read_json
+from clozeworks.core.config import validated
+from clozeworks.core.errors import UserError
+from clozeworks.core.files import existing, read_lines
+from clozeworks.text.tokenizer import Tokenizer
+
+_MARKER = re.compile(r"\[.*\]|<.*>")
+
+
+def load_tokenizer(path: str | Path) -> Tokenizer:
+    """Open a folder that holds `tokenizer.json` or `vocab.txt`, or one such file.
+
+    The folding is restored from `clozeworks.json` where the folder has one. Where nothing says
+    whether to lower-case, a vocabulary without upper-case letters means yes. Raises UserError if a
+    file is missing or damaged, is not WordPiece, or lacks a special token.
+    """
+    path = existing(path, "tokenizer")
+    if path.is_file():
+        read = _from_json if path.suffix == ".json" else _from_vocabulary
+        return read(path, {}, Fold())
+    fold = Fold()
+    if (path / CARD).exists():
+        fold = validated(Card, read_json(path / CARD), str(path / CARD)).fold
+    config = path / "tokenizer_config.json"
+    settings = read_json(config) if config.exists() else {}
+    if (path / "tokenizer.json").exists():
+        return _from_json(path / "tokenizer.json", settings, fold)
+    if (path / "vocab.txt").exists():
+        return _from_vocabulary(path / "vocab.txt", settings, fold)
+    raise UserError(f"{path} holds no tokenizer: neither tokenizer.json nor vocab.txt is there")
+
+
+def _from_json(path: Path, settings: dict[str, Any], fold: Fold) -> Tokenizer:
+    values = read_json(path)
+    _check_is_bert(values, path)
+    try:
+        library = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception for whatever it cannot read
+        raise UserError(f"{path} is not a tokenizer file: {error}") from error
+    try:
+        return Tokenizer(library, fold)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _check_is_bert(values: dict[str, Any], path: Path) -> None:
+    """Refuse a tokenizer whose ids would not mean what BERT's do."""
+    model = values.get("model")
+    if not isinstance(model, dict) or "vocab" not in model:
+        raise UserError(f"{path} is not a tokenizer file: it has no model with a vocabulary")
+    kind = model.get("type", "WordPiece" if "max_input_chars_per_word" in model else "unnamed")
+    expected = {
+        "model type": (kind, "WordPiece"),
+        "prefix": (model.get("continuing_subword_prefix"), "##"),
+        "unknown token": (model.get("unk_token"), "[UNK]"),
+        "normalizer": ((values.get("normalizer") or {}).get("type"), "BertNormalizer"),
+        "pre-tokenizer": ((values.get("pre_tokenizer") or {}).get("type"), "BertPreTokenizer"),
+    }
+    for what, (found, wanted) in expected.items():
+        if found != wanted:
+            raise UserError(
+                f"{path} is not a BERT WordPiece tokenizer: its {what} is {found!r}, "
+                f"not {wanted!r}; choose a BERT model"
+            )
+
+
+def _from_vocabulary(path: Path, settings: dict[str, Any], fold: Fold) -> Tokenizer:
+    pieces = list(read_lines(path))
+    _check_no_duplicates(pieces, path)
+    lowercase = settings.get("do_lower_case")
+    if lowercase is None:
+        lowercase = not any(_has_capital(piece) for piece in pieces)
+    try:
+        return Tokenizer.of(
+            pieces,
+            lowercase=lowercase,
+            strip_accents=settings.get("strip_accents"),
+            chinese_characters=settings.get("tokenize_chinese_chars", True),
+            fold=fold,
+        )
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _check_no_duplicates(pieces: list[str], path: Path) -> None:
+    lines: dict[str, int] = {}
+    for number, piece in enumerate(pieces, 1):
+        if piece in lines:
+            raise UserError(
+                f"{path}: {piece!r} is on line {lines[piece]} and again on line {number}; "
+                "a vocabulary names each piece once"
+            )
+        lines[piece] = number
+
+
+def _has_capital(piece: str) -> bool:
+    return not _MARKER.fullmatch(piece) and any("A" <= character <= "Z" for character in piece)

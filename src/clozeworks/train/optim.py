@@ -1,0 +1,145 @@
+"""AdamW over fp32 masters, whatever dtype the model computes in."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+CHUNK = 1 << 18
+"""Values updated at a time: master, gradient and both moments then stay in the cache."""
+
+
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019) and global norm clipping.
+
+    Masters and moments are fp32; the model's own parameters are rounded copies in `dtype`. Biases
+    and LayerNorm weights are not decayed. Bias correction is on.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        dtype: torch.dtype,
+        *,
+        decay: float = 0.01,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        clip: float = 1.0,
+    ) -> None:
+        self.names = [name for name, _ in model.named_parameters()]
+        self.parameters = list(model.parameters())
+        self.masters = [p.detach().clone().float() for p in self.parameters]
+        self.first = [torch.zeros_like(m) for m in self.masters]
+        self.second = [torch.zeros_like(m) for m in self.masters]
+        undecayed = set(map(id, _undecayed(model)))
+        self.decays = [0.0 if id(p) in undecayed else decay for p in self.parameters]
+        self.betas, self.eps, self.clip = betas, eps, clip
+        self.steps = 0
+        self._sums: list[Tensor] | None = None
+        for parameter, master in zip(self.parameters, self.masters, strict=True):
+            parameter.data = master if dtype == torch.float32 else master.to(dtype)
+
+    def accumulate(self) -> None:
+        """Move the parameters' gradients into fp32 sums, between the micro-batches of a step."""
+        if self._sums is None:
+            self._sums = [torch.zeros_like(m) for m in self.masters]
+        for total, parameter in zip(self._sums, self.parameters, strict=True):
+            if parameter.grad is not None:
+                total += parameter.grad
+            parameter.grad = None
+
+    def _gradients(self) -> list[Tensor | None]:
+        if self._sums is None:
+            return [p.grad for p in self.parameters]
+        self.accumulate()
+        return list(self._sums)
+
+    def step(self, rate: float) -> float:
+        """Update once with learning rate `rate`; return the gradient norm before clipping."""
+        gradients = self._gradients()
+        norm = _norm([g for g in gradients if g is not None])
+        scale = min(1.0, self.clip / (norm + 1e-6)) if self.clip > 0 else 1.0
+        if not math.isfinite(norm):
+            raise FloatingPointError(
+                f"the gradient became {norm} at step {self.steps + 1}; lower the learning rate"
+            )
+        self.steps += 1
+        with torch.no_grad():
+            for i, gradient in enumerate(gradients):
+                if gradient is not None:
+                    self._update(i, gradient, rate, scale)
+        self._sums = None
+        for parameter in self.parameters:
+            parameter.grad = None
+        return norm
+
+    def _update(self, i: int, gradient: Tensor, rate: float, scale: float) -> None:
+        """Update one parameter, chunk by chunk, and round its master into the model."""
+        flat = (self.masters[i], gradient, self.first[i], self.second[i], self.parameters[i].data)
+        chunks = zip(*(t.reshape(-1).split(CHUNK) for t in flat), strict=True)
+        steps = torch.tensor(float(self.steps), device=gradient.device)
+        for master, grad, first, second, working in chunks:
+            grad = grad.float() * scale
+            torch._fused_adamw_(
+                [master],
+                [grad],
+                [first],
+                [second],
+                [],
+                [steps],
+                lr=rate,
+                beta1=self.betas[0],
+                beta2=self.betas[1],
+                weight_decay=self.decays[i],
+                eps=self.eps,
+                amsgrad=False,
+                maximize=False,
+            )
+            if working.dtype != master.dtype:
+                working.copy_(master)
+
+    def forget(self) -> None:
+        """Be as new, the weights as they are: what trying out steps at rate 0 left is dropped."""
+        for moment in (*self.first, *self.second):
+            moment.zero_()
+        self.steps = 0
+
+    def release(self) -> None:
+        """Give the model its fp32 masters for good."""
+        for parameter, master in zip(self.parameters, self.masters, strict=True):
+            parameter.data = master
+
+    def state(self) -> dict[str, Tensor]:
+        """Masters and moments by name, to be saved."""
+        kinds = (("master", self.masters), ("first", self.first), ("second", self.second))
+        return {
+            f"{kind}.{name}": tensor
+            for kind, tensors in kinds
+            for name, tensor in zip(self.names, tensors, strict=True)
+        }
+
+    def load(self, state: dict[str, Tensor], steps: int) -> None:
+        """Take up a saved state; the model's parameters follow."""
+        with torch.no_grad():
+            for name, tensor in self.state().items():
+                tensor.copy_(state[name])
+            for parameter, master in zip(self.parameters, self.masters, strict=True):
+                parameter.copy_(master)
+        self.steps = steps
+
+
+def _norm(gradients: list[Tensor]) -> float:
+    """The norm of all gradients together, each one's own taken in its dtype, summed in fp32."""
+    if not gradients:
+        return 0.0
+    norms = torch.stack([torch.linalg.vector_norm(g).float() for g in gradients])
+    return float(torch.linalg.vector_norm(norms))
+
+
+def _undecayed(model: nn.Module) -> Iterable[nn.Parameter]:
+    """Parameters of LayerNorms and everything one-dimensional: by kind, not by name."""
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            if isinstance(module, nn.LayerNorm) or parameter.dim() < 2:
+                yield parameter

@@ -1,0 +1,60 @@
+"""How long a run is, and the learning rate of each of its steps."""
+
+import math
+import re
+from typing import Literal, NamedTuple
+
+from clozeworks.core.errors import UserError, choose
+from clozeworks.data.order import Stream
+
+DurationUnit = Literal["steps", "epochs", "tokens", "minutes"]
+UNITS: tuple[DurationUnit, ...] = ("steps", "epochs", "tokens", "minutes")
+
+
+class Duration(NamedTuple):
+    """An amount and its unit, as in "3 epochs"."""
+
+    amount: float
+    unit: DurationUnit
+
+    @classmethod
+    def parse(cls, text: str) -> "Duration":
+        """Read "3 epochs", "500 steps", "2e7 tokens" or "30 minutes"."""
+        found = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([a-z]+)\s*", text.lower())
+        if not found:
+            raise UserError(f"duration {text!r} is not an amount and a unit, such as '3 epochs'")
+        word = found[2] if found[2].endswith("s") else found[2] + "s"
+        unit = choose(word, UNITS, "unit of duration")
+        try:
+            amount = float(found[1])
+        except ValueError as error:
+            raise UserError(f"duration {text!r}: {found[1]!r} is not a number") from error
+        if amount <= 0:
+            raise UserError(f"duration {text!r} must be more than nothing")
+        return cls(amount, next(u for u in UNITS if u == unit))
+
+
+def count_steps(duration: Duration, stream: Stream, seconds_per_step: float | None = None) -> int:
+    """How many optimizer steps a duration is, at least one; minutes need `seconds_per_step`."""
+    if duration.unit == "steps":
+        return max(1, round(duration.amount))
+    if duration.unit == "minutes":
+        assert seconds_per_step is not None, "minutes are turned into steps by measuring first"
+        return max(1, int(duration.amount * 60 / seconds_per_step))
+    if duration.unit == "tokens":
+        per_step = stream.lengths(0).sum() / len(stream.steps(0))
+        return max(1, math.ceil(duration.amount / float(per_step)))
+    whole = int(duration.amount)
+    steps = sum(len(stream.steps(epoch)) for epoch in range(whole))
+    part = duration.amount - whole
+    return max(1, steps + (round(part * len(stream.steps(whole))) if part else 0))
+
+
+def linear_rate(peak: float, step: int, total: int, warmup: int) -> float:
+    """Learning rate of step 0, 1, …: up to `peak` over `warmup` steps, then down to 0 at `total`.
+
+    The first step already learns (peak / warmup), and the last is above zero.
+    """
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * (total - step) / max(1, total - warmup)

@@ -1,0 +1,78 @@
+"""Checkpoints: weights, moments and a cursor, enough to go on as if never stopped."""
+
+import json
+import re
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from clozeworks.core.bundle import read_json
+from clozeworks.core.errors import UserError
+from clozeworks.core.files import write_folder
+from clozeworks.train.optim import AdamW
+
+KEPT = 2
+"""Checkpoints kept: the last, and one before it."""
+
+
+@dataclass
+class Cursor:
+    """How far a run is. Everything else a step needs is a function of these and the seed."""
+
+    total: int
+    """Steps of the whole run; found once, before the first."""
+    step: int = 0
+    """Steps done."""
+    epoch: int = 0
+    """The epoch the next step is of."""
+    position: int = 0
+    """Its place among the epoch's steps."""
+    tokens: int = 0
+    """Tokens seen."""
+    seconds: float = 0.0
+    """Time spent in steps, over all sittings."""
+
+
+def save(folder: Path, cursor: Cursor, optimizer: AdamW) -> Path:
+    """Write one checkpoint, whole or not at all; then drop the oldest ones."""
+    path = folder / f"step-{cursor.step:08d}"
+    if not path.exists():
+        with write_folder(path) as aside:
+            save_file(optimizer.state(), aside / "state.safetensors")
+            (aside / "cursor.json").write_text(json.dumps(asdict(cursor)), "utf-8")
+    for old in _all(folder)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return path
+
+
+def load_latest(folder: Path, optimizer: AdamW) -> Cursor | None:
+    """Take up the newest checkpoint, or answer None where there is none.
+
+    What a killed save left behind is removed. Raises UserError if the checkpoint is damaged.
+    """
+    for leftover in folder.glob(".step-*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    cursor = latest_cursor(folder)
+    if cursor is None:
+        return None
+    path = _all(folder)[-1]
+    try:
+        optimizer.load(load_file(path / "state.safetensors"), cursor.step)
+    except (SafetensorError, OSError, KeyError, RuntimeError) as error:
+        raise UserError(
+            f"checkpoint {path} is damaged ({error}); remove it to continue from the one before"
+        ) from error
+    return cursor
+
+
+def latest_cursor(folder: Path) -> Cursor | None:
+    """How far the newest checkpoint is, or None where there is none."""
+    found = _all(folder)
+    return Cursor(**read_json(found[-1] / "cursor.json")) if found else None
+
+
+def _all(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.glob("step-*") if re.fullmatch(r"step-\d{8}", p.name))

@@ -1,0 +1,82 @@
+"""What the doctor must find in a set with known faults, and that a sound set has none."""
+
+import pytest
+
+from clozeworks.core.records import Example
+from clozeworks.data.doctor import examine
+from clozeworks.text.tokenizer import SPECIAL, Tokenizer
+
+
+class Row(Example):
+    text: str
+    text_pair: str | None = None
+    label: str | None = None
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
+    return Tokenizer.of([*SPECIAL, *letters, *(f"##{c}" for c in letters), "好", "坏"])
+
+
+def sound(count=40):
+    names = [chr(97 + i % 26) * (1 + i // 26) for i in range(count)]
+    return [Row(text=name, label="yn"[i % 2]) for i, name in enumerate(names)]
+
+
+def test_a_sound_set_needs_nothing(tokenizer):
+    findings = examine({"train": sound()}, tokenizer, 16)
+    assert findings.warnings == []
+    assert findings.lines()[-1] == "nothing to see to"
+
+
+def test_each_fault_is_counted(tokenizer):
+    train = [
+        *sound(),
+        Row(text="A  ", label="n"),  # "a" again, and it was "y"
+        Row(text=" ", label="y"),
+        Row(text="b" * 30, label="y"),
+        Row(text="z" * 101, label="y"),
+        Row(text="c" * 14, label="y"),  # just fills the window
+        Row(text="d" * 100, label="n"),  # just short of a long word
+        Row(text="好" * 120, label="n"),
+    ]
+    test = [Row(text="a", label="y"), Row(text="坏坏", label="other"), Row(text="!?", label="n")]
+    found = examine({"train": train, "test": test}, tokenizer, 16)
+    split = found.splits["train"]
+    assert (split.rows, split.empty, split.duplicates, split.long_words) == (47, 1, 1, 1)
+    assert split.classes == {"y": 24, "n": 23}
+    assert split.lengths is not None
+    assert (split.lengths.over, split.lengths.longest, split.lengths.p50) == (3, 122, 3)
+    assert sum(count for _, count in split.lengths.histogram) == 46
+    assert found.splits["test"].unknown_rate == pytest.approx(2 / 5)
+    assert [(o.first, o.second, o.rows) for o in found.overlaps] == [("train", "test", 1)]
+    assert found.conflicts == 1
+    assert found.conflicting[0].labels == ["n", "y"]
+    warnings = "\n".join(found.warnings)
+    for words in ["--skip-empty", "repeat", "--max-length", "over 100 characters", "flatter"]:
+        assert words in warnings
+    for words in ["never seen in train ('other')", "1 texts carry different labels", "unknown to"]:
+        assert words in warnings
+    assert [f"! {w}" for w in found.warnings] == found.lines()[-len(found.warnings) :]
+
+
+def test_pairs_count_both_texts_and_three_specials(tokenizer):
+    rows = [Row(text="a", text_pair="ab", label="y"), Row(text="a", text_pair="b", label="n")]
+    split = examine({"train": rows}, tokenizer, 8)
+    assert split.splits["train"].lengths.longest == 6
+    assert split.splits["train"].duplicates == split.conflicts == 0
+
+
+def test_few_and_uneven_classes_are_told(tokenizer):
+    rows = [*sound(0), *(Row(text=f"{a} {b}", label="many") for a in "abcdef" for b in "ghijkl")]
+    rows.append(Row(text="x", label="few"))
+    warnings = "\n".join(examine({"train": rows}, tokenizer, 16).warnings)
+    assert "fewer than 10 rows ('few')" in warnings
+    assert "over 20 times" in warnings
+
+
+def test_a_set_of_empty_rows_is_described(tokenizer):
+    findings = examine({"train": [Row(text=""), Row(text=" ")]}, tokenizer, 8)
+    assert findings.splits["train"].lengths is None
+    assert findings.lines()[0] == "train: 2 rows, 2 empty, 0 repeated"

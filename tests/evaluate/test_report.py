@@ -1,0 +1,219 @@
+"""The page: complete in itself, escaped, in two languages, readable on a phone."""
+
+import re
+import string
+from html.parser import HTMLParser
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clozeworks.core.bundle import Calibration
+from clozeworks.core.errors import UserError
+from clozeworks.evaluate.catalogue import LANGUAGES, catalogue
+from clozeworks.evaluate.classify import judge
+from clozeworks.evaluate.classify_sections import classify_sections
+from clozeworks.evaluate.figures import Axes, Line, line_chart
+from clozeworks.evaluate.matrix import NAMED_COLUMNS, clip, half_widths, lay_out
+from clozeworks.evaluate.report import render, write_report
+from clozeworks.evaluate.sections import Column, Matrix, Quote, Quotes, Table, Text
+from clozeworks.metrics.calibrate import softmax
+from clozeworks.tasks.classify import ClassifyExample, ClassifyPrediction
+
+EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>$x^2$ & {{ 7 * 7 }} \' {name}'
+CHROMIUM = Path("/usr/bin/chromium")
+
+
+def evaluated(labels, name="model", strength=2.0, text="我的订单 order no. {i}", seed=0):
+    """One model judged on 150 rows; the rows depend on the labels alone, the model on `seed`."""
+    gold = np.random.default_rng(7).integers(0, len(labels), 150)
+    random = np.random.default_rng(seed)
+    logits = random.normal(size=(150, len(labels))) + strength * np.eye(len(labels))[gold]
+    examples = [
+        ClassifyExample(text=text.replace("{i}", str(i)), text_pair=None, label=labels[g])
+        for i, g in enumerate(gold)
+    ]
+    predictions = [
+        ClassifyPrediction(
+            label=labels[row.argmax()] if row.max() >= 0.4 else None,
+            best=labels[row.argmax()],
+            confidence=float(row.max()),
+            scores=dict(zip(labels, row.tolist(), strict=True)),
+        )
+        for row in softmax(logits)
+    ]
+    return judge(predictions, examples, labels, Calibration(threshold=0.4), name=name)
+
+
+def three(labels, **given):
+    return [evaluated(labels, f"模型 {i}", 3 - i, seed=i, **given) for i in range(3)]
+
+
+class Page(HTMLParser):
+    """What a browser would find: tags, addresses, text."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.addresses, self.texts, self.ids = set(), [], [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        attributes = dict(attrs)
+        assert not any(name.startswith("on") for name in attributes)
+        self.addresses += [v for n, v in attributes.items() if n.endswith(("src", "href"))]
+        self.ids += [attributes["id"]] if "id" in attributes else []
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def used_keys():
+    source = (files("clozeworks.evaluate") / "classify_sections.py").read_text("utf-8")
+    pages = "".join(
+        (files("clozeworks.evaluate") / "templates" / name).read_text("utf-8")
+        for name in ("report.html.jinja", "sections.html.jinja")
+    )
+    keys = catalogue("en").keys()
+    quoted = set(re.findall(r'"([a-z0-9_]+)"', source)) & keys
+    return (
+        quoted
+        | set(re.findall(r"words\.([a-z_]+)", pages))
+        | {f"slice_{name}" for name in ("chinese", "english", "mixed", "other")}
+    )
+
+
+def test_every_language_says_everything_and_nothing_unused():
+    fields = {
+        language: {
+            key: sorted(f for _, f, _, _ in string.Formatter().parse(text) if f)
+            for key, text in catalogue(language).items()
+        }
+        for language in LANGUAGES
+    }
+    assert fields["en"] == fields["zh"]
+    assert used_keys() == fields["en"].keys()
+    chinese = {k for k, t in catalogue("zh").items() if re.search("[\u4e00-\u9fff]", t)}
+    assert catalogue("zh").keys() - chinese == {"auc", "f1", "f1_of", "legend_auc"}
+
+
+def test_an_unknown_language_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(UserError, match=r"report language 'fr'.*en, zh"):
+        write_report(tmp_path / "r.html", "t", [], "fr")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("labels", [["差评", "好评"], [f"class_{i}" for i in range(5)]])
+def test_the_page_asks_for_nothing_and_shows_the_numbers(language, labels):
+    models = three(labels)
+    html = render("报告 report", classify_sections(models, language), language)
+    page = Page(html)
+    assert not page.tags & {"script", "iframe", "img", "object"}
+    assert all(a.startswith(("#", "data:,")) for a in page.addresses)
+    assert not re.search(r"url\((?!#)|@import|https?://(?!www\.w3\.org)", html)
+    text = " ".join(page.texts)
+    for model in models:
+        assert model.name in text
+        assert f"{100 * model.accuracy.estimate:.1f}%" in text
+    assert catalogue(language)["mistakes"] in text
+    assert ("ROC" in text) == (len(labels) == 2)
+    assert ("真阳性率" in text) == (len(labels) == 2 and language == "zh")
+    headings = [i for i in page.ids if i.startswith("s")]
+    assert len(headings) == len(set(headings))
+    assert {a for a in page.addresses if a.startswith("#s")} == {f"#{i}" for i in headings}
+
+
+def test_whatever_people_write_is_text():
+    labels = [f"{EVIL} {i}" for i in range(3)]
+    models = [evaluated(labels, name=EVIL, text=EVIL + "{i}")]
+    extra = [
+        Text(title=EVIL, notes=[EVIL]),
+        Table(columns=[Column(name=EVIL)], rows=[[EVIL]], totals=[[EVIL]]),
+        Quotes(items=[Quote(texts=[EVIL], remarks=[EVIL])]),
+        line_chart(EVIL, EVIL, [Line(EVIL, [0, 1], [0, 1])], Axes(EVIL, EVIL)),
+    ]
+    page = Page(render(EVIL, [*extra, *classify_sections(models)], "en"))
+    assert not page.tags & {"script", "img"}
+    assert "".join(page.texts).count(EVIL) > 20
+
+
+def test_a_figure_draws_words_as_they_are():
+    figure = line_chart("t", "c", [Line("n", [0, 1], [0, 1])], Axes(EVIL, "损失"))
+    texts = Page(figure.panels[0].svg).texts
+    assert EVIL in texts and "损失" in texts
+
+
+def test_the_same_evaluation_gives_the_same_bytes(tmp_path):
+    models = three(["a", "b"])
+    for name in ("one", "two"):
+        write_report(tmp_path / name, "t", classify_sections(models, "zh"), "zh")
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_a_report_of_free_sections_alone_stands():
+    page = Page(render("t", [Text(notes=["only words"])], "zh"))
+    assert "only words" in page.texts and "nav" not in page.tags
+
+
+def test_models_judged_on_other_rows_share_no_report():
+    other = evaluated(["a", "b"], text="something else {i}")
+    with pytest.raises(UserError, match="different rows"):
+        classify_sections([evaluated(["a", "b"]), other])
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 20, 80])
+def test_a_matrix_fits_its_frame(size):
+    labels = [f"{'很长的类别名称' * 9}{i}" for i in range(size)]
+    counts = [[(i * j) % 3 for j in range(size)] for i in range(size)]
+    matrix = Matrix(labels=labels, counts=counts, down="d", across="a")
+    drawn = lay_out(matrix)
+    assert sum(cell.rows for cell in drawn.cells) == sum(map(sum, counts))
+    assert all(cell.x >= drawn.left and cell.y >= drawn.top for cell in drawn.cells)
+    assert all(cell.x + drawn.cell_width <= drawn.width for cell in drawn.cells)
+    assert all(0 < cell.opacity <= 1 for cell in drawn.cells)
+    assert drawn.width < 1160, "wider than the page"
+    assert (drawn.columns[0] == "1") == (size > NAMED_COLUMNS)
+
+
+def test_clipping_counts_chinese_characters_double():
+    assert clip("退款进度查询", 12) == "退款进度查询"
+    assert clip("退款进度查询", 11) == "退款进度查…"
+    assert half_widths(clip("refund_status" * 9, 28)) == 28
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not CHROMIUM.exists():
+        pytest.skip(f"{CHROMIUM} is not installed: the page is not looked at in a browser")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.mark.parametrize("width", [400, 1200])
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("size", [2, 20, 80])
+def test_a_browser_shows_it_without_complaint(browser, tmp_path, width, language, size):
+    labels = [f"意图很长的名字_a_rather_long_intent_name_{i}" for i in range(size)]
+    path = tmp_path / "report.html"
+    models = three(labels, text=EVIL + " 字" * 60 + "x" * 120 + "{i}")
+    curve = line_chart("损失", "每步", [Line("MLM", [0, 1], [2, 1])], Axes("步", "nat"))
+    write_report(path, "报告 " + "W" * 90, [curve, *classify_sections(models, language)], language)
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    said, asked = [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(path.as_uri())
+    assert said == []
+    assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    outside = "[...document.querySelectorAll('figure svg text')].filter(t => {"
+    outside += "const a = t.getBoundingClientRect(), b = t.closest('svg').getBoundingClientRect();"
+    outside += "return a.left < b.left - 1 || a.right > b.right + 1 || a.bottom > b.bottom + 1})"
+    assert page.evaluate(outside + ".map(t => t.textContent)") == []
+    page.close()
