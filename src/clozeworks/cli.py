@@ -1,5 +1,6 @@
 """The command line: argv in, text out; flags and help are made from the settings classes."""
 
+import importlib
 import os
 import sys
 from collections.abc import Mapping
@@ -71,8 +72,9 @@ def _run(argv: list[str]) -> None:
     if name == "list":
         _print_sections(api.listing())
         return
-    recipe = _recipe(name, verb, getattr(api, verb.recipe), rest)
-    _show(getattr(api, name)(recipe))
+    module: Any = api if name != "demo" else importlib.import_module("clozeworks.demo")
+    recipe = _recipe(name, verb, getattr(module, verb.recipe), rest)
+    _show(getattr(module, name)(recipe))
 
 
 def _overview() -> str:

@@ -18,7 +18,7 @@ from clozeworks.data import documents as documents_module
 from clozeworks.data.documents import Documents, Seen
 from clozeworks.data.prepare import PrepareSettings, prepare
 from clozeworks.data.shards import Shards
-from clozeworks.data.workers import Job, Workers, make_shard
+from clozeworks.data.workers import Job, Workers, make_shard, packed
 from clozeworks.text.sentences import sentence_spans
 from clozeworks.text.tokenizer import SPECIAL, Tokenizer
 
@@ -265,7 +265,7 @@ def test_a_worker_that_cannot_write_says_so(tmp_path, tokenizer):
 def test_a_worker_that_dies_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with Workers(tmp_path, tmp_path, 2) as workers, pytest.raises(UserError, match="--processes"):
-        list(workers.make([Job.of(i, [["a"]], 0) for i in range(3)]))
+        list(workers.make([Job.of(i, [packed(["a"])], 0) for i in range(3)]))
 
 
 def test_workers_import_no_torch():
@@ -275,7 +275,7 @@ def test_workers_import_no_torch():
 
 
 def test_a_word_of_a_megabyte_is_one_unknown_token(tmp_path, tokenizer):
-    shard = make_shard(Job.of(0, [["a", "x" * 1_000_000]], 1), tokenizer, tmp_path)
+    shard = make_shard(Job.of(0, [packed(["a", "x" * 1_000_000])], 1), tokenizer, tmp_path)
     assert shard.documents == 1
     assert shard.unknown == shard.tokens - 1
 

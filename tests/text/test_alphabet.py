@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clozeworks.core.bundle import Fold
@@ -16,6 +16,7 @@ texts = st.lists(st.text(st.characters(exclude_categories=["Cs"])))
 
 @pytest.mark.parametrize("lowercase", [True, False])
 @given(texts=texts)
+@settings(deadline=None)
 def test_counts_by_character_equal_counts_of_the_normalised_text(lowercase, texts):
     tokenizer = Tokenizer.of(SPECIAL, lowercase=lowercase, fold=Fold(width=True))
     counts = no_characters()

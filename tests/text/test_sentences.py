@@ -74,7 +74,7 @@ def test_single_line_end_is_white_space_and_blank_line_is_not():
     assert split("one two\nthree. \n  \nfour\n") == ["one two\nthree.", "four"]
 
 
-@pytest.mark.parametrize("clause", ["some words here, ", "一些词语在这里，", "word "])
+@pytest.mark.parametrize("clause", ["some words here, ", "一些词语在这里，", "word ", "a,   "])
 def test_endless_run_is_cut_at_clauses_or_spaces(clause):
     parts = split(clause * 500)
     assert len(parts) > 3

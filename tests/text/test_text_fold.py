@@ -4,7 +4,7 @@ import sys
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clozeworks.core.bundle import Fold
@@ -29,21 +29,18 @@ def test_width_agrees_with_unicode():
 def test_traditional_becomes_simplified():
     pytest.importorskip("opencc")
     table = fold_table(Fold(simplified=True))
-    assert "後來乾隆在臺灣裡面發現頭髮，Ａ".translate(
-        table
-    ) == "后来乾隆在台湾里面发现头发，Ａ" or (
-        "後來在臺灣裡面發現頭髮，Ａ".translate(table) == "后来在台湾里面发现头发，Ａ"
-    )
+    assert "後來在臺灣裡面發現頭髮，Ａ".translate(table) == "后来在台湾里面发现头发，Ａ"
     assert "简体字不变".translate(table) == "简体字不变"
     assert "這裡ＯＫ".translate(fold_table(BOTH)) == "这里OK"
 
 
 @given(st.text())
-def test_length_is_kept_and_folding_twice_is_folding_once(text):
+@settings(deadline=None)
+def test_length_is_kept_and_nothing_wide_is_left(text):
     pytest.importorskip("opencc")
     folded = text.translate(fold_table(BOTH))
     assert len(folded) == len(text)
-    assert folded.translate(fold_table(Fold(width=True))) == folded
+    assert not any(ord(character) in FULL_WIDTH for character in folded)
 
 
 def test_missing_package_is_named_with_its_remedy(monkeypatch):

@@ -174,5 +174,8 @@ def _groups(task: Task, examples: list[Any], tokenizer: Tokenizer) -> list[Group
 
 
 def _inputs(recipe: FinetuneRecipe, parent: Bundle) -> dict[str, str]:
-    files = [recipe.data, *([recipe.dev] if recipe.dev else []), *parent.weights]
-    return {path.name: digest(path) for path in files}
+    found = {path.name: digest(path) for path in [recipe.data, *parent.weights]}
+    if recipe.dev is not None:
+        same = recipe.dev.name in found  # train/x.csv and dev/x.csv
+        found[f"dev/{recipe.dev.name}" if same else recipe.dev.name] = digest(recipe.dev)
+    return found

@@ -10,7 +10,7 @@ from pydantic import Field
 from clozeworks import tasks
 from clozeworks.api.model import adopt, keep
 from clozeworks.core.bundle import open_bundle
-from clozeworks.core.config import Settings
+from clozeworks.core.config import Settings, validated
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import digest
 from clozeworks.core.log import say
@@ -128,7 +128,8 @@ def _model(recipe: PretrainRecipe, task: Task, tokenizer: Tokenizer) -> Model:
     else:
         sized = EncoderConfig.of_size(recipe.size, tokenizer.vocabulary.size)
         pad = {"pad_id": tokenizer.vocabulary.pad}
-        config = EncoderConfig.model_validate({**sized.model_dump(), **pad, **recipe.encoder})
+        values = {**sized.model_dump(), **pad, **recipe.encoder}
+        config = validated(EncoderConfig, values, "encoder")
         model = task.build(Encoder(config))
         initialise(model, config.init_std, recipe.train.seed)
         model = model.to(pick_device(recipe.device))

@@ -42,7 +42,7 @@ def _explanation(kind: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{name!r} is missing"
     if first["type"] == "value_error":
-        return f"{name}: {first['ctx']['error']}"
+        return f"{name}: {first['ctx']['error']}" if path else str(first["ctx"]["error"])
     return f"{name} = {first['input']!r}: {first['msg'].lower()}"
 
 

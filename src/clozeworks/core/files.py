@@ -4,14 +4,18 @@ import contextlib
 import errno
 import gzip
 import hashlib
+import io
 import lzma
 import os
 import shutil
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar, cast
 
 from clozeworks.core.errors import UserError, suggestion
+
+Line = TypeVar("Line", str, bytes)
 
 _REMEDY = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder",
@@ -67,26 +71,32 @@ def read_lines(path: str | Path, encoding: str = "utf-8") -> Iterator[str]:
     """
     path = Path(path)
     if encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32")):
-        import io
-
-        with open_binary(path) as raw, io.TextIOWrapper(raw, encoding=encoding) as text:
-            try:
-                for line in text:
-                    yield line.rstrip("\r\n")
-            except UnicodeError as error:
-                raise UserError(f"{path} is not {encoding}: {error}") from error
+        yield from _wide_lines(path, encoding)
         return
     position = 0
     with open_binary(path) as raw:
-        for data in _raw_lines(raw, path):
+        for data in _sound_lines(raw, path):
             yield _decoded(data, path, position, encoding)
             position += len(data)
 
 
-def _raw_lines(raw: IO[bytes], path: Path) -> Iterator[bytes]:
+def _wide_lines(path: Path, encoding: str) -> Iterator[str]:
+    """Lines of an encoding in which a line end is more than one byte."""
     try:
-        yield from raw
-    except (EOFError, lzma.LZMAError, gzip.BadGzipFile) as error:
+        with open_binary(path) as raw, io.TextIOWrapper(raw, encoding=encoding) as text:
+            for line in _sound_lines(text, path):
+                yield line.rstrip("\r\n")
+    except UnicodeError as error:
+        raise UserError(f"{path} is not {encoding}: {error}") from error
+    except LookupError as error:
+        raise _unknown(encoding) from error
+
+
+def _sound_lines(lines: Iterable[Line], path: Path) -> Iterator[Line]:
+    """The lines of a stream; raises UserError where a packed file is damaged."""
+    try:
+        yield from lines
+    except (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{path} is cut short or damaged: {error}; copy it again") from error
 
 
@@ -108,9 +118,13 @@ def _decoded(line: bytes, path: Path, position: int, encoding: str) -> str:
             f"try --encoding {other}"
         ) from error
     except LookupError as error:
-        raise UserError(
-            f"encoding {encoding!r} is not known (for example: utf-8, gb18030, big5, utf-16)"
-        ) from error
+        raise _unknown(encoding) from error
+
+
+def _unknown(encoding: str) -> UserError:
+    return UserError(
+        f"encoding {encoding!r} is not known (for example: utf-8, gb18030, big5, utf-16)"
+    )
 
 
 @contextlib.contextmanager
@@ -147,6 +161,7 @@ def write_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with explained(path):
         try:
+            shutil.rmtree(aside, ignore_errors=True)  # of a killed process that had our number
             aside.mkdir(parents=True)
             yield aside
             for file in aside.rglob("*"):
@@ -163,6 +178,7 @@ def _swap(aside: Path, path: Path) -> None:
         aside.rename(path)
         return
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    shutil.rmtree(old, ignore_errors=True)
     path.rename(old)
     aside.rename(path)
     shutil.rmtree(old, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -41,7 +42,7 @@ class Run:
             _refuse_if_other(path, read_json(path / "run.json"), identity)
             return cls(path, resumed=True, inputs=inputs)
         with explained(path):
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            if path.exists() and (not path.is_dir() or _holds_other_files(path)):
                 raise UserError(f"{path} is not empty; choose another --out, or remove it")
         with write_file(path / "recipe.toml") as stream:
             stream.write(to_toml(recipe))
@@ -76,6 +77,12 @@ class Run:
                 kept.append(line + "\n")
         with write_file(file) as out:
             out.writelines(kept)
+
+
+def _holds_other_files(path: Path) -> bool:
+    """Whether there is more than what a run killed at its very start leaves."""
+    names = {p.name for p in path.iterdir() if not re.fullmatch(r"\..+\.tmp", p.name)}
+    return bool(names - {"recipe.toml", "environment.json"})
 
 
 def _refuse_if_other(path: Path, there: dict[str, Any], here: dict[str, Any]) -> None:

@@ -1,0 +1,1 @@
+"""From files to Batches: sources, checks, shards, order and packing; nothing of any model."""

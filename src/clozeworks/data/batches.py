@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +10,8 @@ from torch import Tensor
 from clozeworks.core.records import Ints, Sequence
 
 
-class Group(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Group:
     """The Sequences of one Example, with its place in the data and what is to be learned of it."""
 
     index: int

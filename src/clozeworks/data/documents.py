@@ -18,7 +18,7 @@ Document = list[str]
 DOCUMENT_LIMIT = 1_000_000
 """Characters after which a document of a text file is divided, at the end of a line."""
 
-RECENT = 1 << 16
+RECENT = 1 << 13
 """Hashes kept in a set before they are sorted into an array."""
 
 

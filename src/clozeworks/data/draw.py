@@ -39,7 +39,7 @@ def uniform(stream: str, *counters: int | Ints) -> npt.NDArray[np.float64]:
 def below(limit: int | Ints, stream: str, *counters: int | Ints) -> Ints:
     """Whole numbers in [0, limit) for every combination of counters, int64."""
     scaled = np.floor(uniform(stream, *counters) * limit).astype(np.int64)
-    return np.minimum(scaled, np.asarray(limit) - 1)
+    return np.asarray(np.minimum(scaled, np.asarray(limit) - 1), dtype=np.int64)
 
 
 def permutation(count: int, stream: str, *key: int) -> Ints:

@@ -108,6 +108,8 @@ class ShardStream:
 
     def steps(self, epoch: int) -> list[Ints]:
         lengths = self.plan(epoch).lengths
+        if len(lengths) == 0:
+            raise UserError("the text gives no pair of sentences to learn from; give more text")
         order = permutation(len(lengths), "order", self._seed, epoch)
         return cut(order, lengths, self._tokens, "tokens")
 

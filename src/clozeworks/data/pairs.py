@@ -16,7 +16,8 @@ class Plan:
     """What one epoch cuts: token ranges [start, end) of first and second segments.
 
     first, second [n, 2] int64 (second is empty for windows); random [n] int64: 1 where the second
-    segment is of another document; trimmed: tokens cut off because a pair was too long.
+    segment is of another document; trimmed: tokens cut off because a pair was too long, or left
+    alone at the end of a corpus of one document.
     """
 
     first: Ints
@@ -52,8 +53,8 @@ def pairs(
     sentences [S + 1] token bounds, documents [D + 1] sentence bounds, chosen [C] document numbers,
     key = (seed, epoch). Half the second segments follow the first; the others come from another
     chosen document, and the sentences they displace are put back and used next. A pair too long
-    is trimmed at random ends of its longer side. Every document depends on the key and its own
-    number alone.
+    is trimmed at random ends of its longer side. Where a document is cut depends on the key and
+    its own number alone; whom it is paired with, on who else is chosen.
     """
     cutter = _Cutter(sentences.tolist(), documents.tolist(), chosen.tolist(), max_length - 3)
     for document in chosen.tolist():
@@ -74,6 +75,7 @@ class _Cutter:
         self, sentences: list[int], documents: list[int], chosen: list[int], room: int
     ) -> None:
         self.sentences, self.documents, self.chosen, self.room = sentences, documents, chosen, room
+        self.alone = len(chosen) < 2
         self.place = {document: i for i, document in enumerate(chosen)}
         self.first: list[tuple[int, int]] = []
         self.second: list[tuple[int, int]] = []
@@ -83,8 +85,6 @@ class _Cutter:
     def cut(self, document: int, key: tuple[int, int]) -> None:
         """Add the pairs of one document."""
         begin, end = self.documents[document], self.documents[document + 1]
-        if end - begin < 2 and len(self.chosen) < 2:
-            return  # one sentence, and nothing to pair it with
         # at most one pair a sentence, eight draws a pair
         draws = uniform("pairs", *key, document, np.arange(8 * (end - begin))).tolist()
         at = 0
@@ -97,13 +97,16 @@ class _Cutter:
         target = self.room
         if draws[0] < SHORT_SHARE:
             target = 2 + int(draws[1] * (self.room - 1))
-        chunk = begin + 1
+        chunk = min(end, begin + (2 if self.alone else 1))
         while chunk < end and self.sentences[chunk] - self.sentences[begin] < target:
             chunk += 1
         size = chunk - begin
+        if self.alone and size == 1:  # a last sentence, and nothing to pair it with
+            self.trimmed += self.sentences[chunk] - self.sentences[begin]
+            return chunk
         split = begin + 1 + int(draws[2] * (size - 1)) if size > 1 else chunk
         first = (self.sentences[begin], self.sentences[split])
-        follows = size > 1 and (draws[3] < 0.5 or len(self.chosen) < 2)
+        follows = size > 1 and (draws[3] < 0.5 or self.alone)
         if follows:
             second = (self.sentences[split], self.sentences[chunk])
         else:

@@ -15,7 +15,7 @@ from clozeworks.core.config import Settings, validated
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import digest, existing, explained, open_binary, write_folder
 from clozeworks.core.log import Meter, say
-from clozeworks.data.documents import Document, Documents
+from clozeworks.data.documents import Documents
 from clozeworks.data.shards import (
     MANIFEST,
     PLAN,
@@ -28,7 +28,7 @@ from clozeworks.data.shards import (
     write_record,
 )
 from clozeworks.data.sources.base import PACKED, format_of
-from clozeworks.data.workers import Job, Workers, id_type, make_shard
+from clozeworks.data.workers import Job, Workers, id_type, make_shard, packed
 from clozeworks.text.tokenizer import Tokenizer
 
 
@@ -168,12 +168,12 @@ def _prepare(
 
 def _jobs(documents: Documents, shard_megabytes: float) -> Iterator[Job]:
     """The documents in shards; a shard ends with the document that fills it."""
-    held: list[Document] = []
+    held: list[bytes] = []
     size = number = before = 0
     try:
         for document in documents:
-            held.append(document)
-            size += sum(len(line.encode()) for line in document)
+            held.append(packed(document))
+            size += len(held[-1])
             if size >= shard_megabytes * 1e6:
                 yield Job.of(number, held, (documents.bytes_read - before) / 1e6)
                 held, size, number, before = [], 0, number + 1, documents.bytes_read

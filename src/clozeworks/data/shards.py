@@ -159,11 +159,19 @@ def write_shard(path: Path, arrays: dict[str, npt.NDArray[np.generic]], shard: S
     """Write a shard's arrays and its record as one folder; returns the record with its sizes."""
     with write_folder(path, replace=True) as aside:
         for name in ARRAYS:
-            np.save(aside / f"{name}.npy", arrays[name])
+            _save(aside / f"{name}.npy", arrays[name])
         sizes = {f"{name}.npy": (aside / f"{name}.npy").stat().st_size for name in ARRAYS}
         shard = shard.model_copy(update={"bytes": sizes})
         (aside / "shard.json").write_text(shard.model_dump_json(), "utf-8")
     return shard
+
+
+def _save(path: Path, array: npt.NDArray[np.generic]) -> None:
+    """Write one array as .npy; unlike `np.save`, a full disk raises the system's own error."""
+    with path.open("wb") as out:
+        header = np.lib.format.header_data_from_array_1_0(array)
+        np.lib.format.write_array_header_1_0(out, header)
+        out.write(array.data)
 
 
 def finished_shard(path: Path, source: str, tokenizer: str) -> Shard | None:

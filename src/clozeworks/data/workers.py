@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import queue
@@ -36,20 +37,24 @@ class Job:
 
     name: str
     documents: bytes
-    """The documents as one line of JSON."""
+    """Each document as a line of JSON."""
     megabytes: float
     """Text read for it, duplicates included."""
 
     @classmethod
-    def of(cls, number: int, documents: Sequence[Document], megabytes: float) -> "Job":
-        """The job of the shard with this number."""
-        text = json.dumps(documents, ensure_ascii=False, separators=(",", ":")).encode()
-        return cls(f"{number:05d}", text, megabytes)
+    def of(cls, number: int, documents: Sequence[bytes], megabytes: float) -> "Job":
+        """The job of the shard with this number, from documents that `packed` made."""
+        return cls(f"{number:05d}", b"".join(documents), megabytes)
 
     @property
     def source(self) -> str:
         """SHA-256 of the text."""
         return hashlib.sha256(self.documents).hexdigest()
+
+
+def packed(document: Document) -> bytes:
+    """The document as a line of JSON, in which it takes least memory and travels."""
+    return json.dumps(document, ensure_ascii=False).encode() + b"\n"
 
 
 def make_shard(job: Job, tokenizer: Tokenizer, folder: Path) -> Shard:
@@ -61,7 +66,7 @@ def make_shard(job: Job, tokenizer: Tokenizer, folder: Path) -> Shard:
     lengths: list[int] = []
     documents = [0]
     dtype = id_type(tokenizer)
-    for sentences, ends in _batches(json.loads(job.documents)):
+    for sentences, ends in _batches(map(json.loads, io.BytesIO(job.documents))):
         for place, tokens in enumerate(tokenizer.tokenize(sentences)):
             if len(tokens):
                 ids.append(tokens.astype(dtype))
@@ -158,7 +163,8 @@ class Workers:
         reply = b""
         with contextlib.suppress(BrokenPipeError):
             assert worker.stdin is not None and worker.stdout is not None
-            worker.stdin.write(job.name.encode() + b"\n" + job.documents + b"\n")
+            worker.stdin.write(f"{job.name} {len(job.documents)}\n".encode())
+            worker.stdin.write(job.documents)
             worker.stdin.flush()
             reply = worker.stdout.readline()
         if not reply:
@@ -194,8 +200,9 @@ def serve(tokenizer: str, folder: str) -> None:
     """What a worker does: read jobs from stdin until it ends, answer each with a line of JSON."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that started this one
     loaded = load_tokenizer(tokenizer)
-    while name := sys.stdin.buffer.readline():
-        job = Job(name.decode().strip(), sys.stdin.buffer.readline().rstrip(b"\n"), 0)
+    while header := sys.stdin.buffer.readline():
+        name, size = header.decode().split()
+        job = Job(name, sys.stdin.buffer.read(int(size)), 0)
         try:
             answer = make_shard(job, loaded, Path(folder)).model_dump_json()
         except UserError as error:

@@ -1,19 +1,17 @@
 """Opens Hugging Face folders as models, and writes models as Hugging Face folders."""
 
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from clozeworks.core.bundle import CARD, Bundle, Card
 from clozeworks.core.errors import UserError, choose
 from clozeworks.core.files import write_folder
 from clozeworks.core.records import as_json
+from clozeworks.interop.tensors import read_tensors, write_tensors
 from clozeworks.model.encoder import Encoder, initialise
 from clozeworks.model.families import FAMILIES, Family
 from clozeworks.model.heads import Model
@@ -36,11 +34,21 @@ def family_of(bundle: Bundle) -> Family:
     return FAMILIES.get(choose(str(model_type), FAMILIES.names(), "model_type"))()
 
 
+def heads_of(bundle: Bundle) -> frozenset[str]:
+    """The heads of the Hugging Face class that `config.json` names; none for an unknown class."""
+    names = bundle.config.get("architectures") or []
+    classes = {name: heads for heads, name in family_of(bundle).architectures.items()}
+    return classes.get(names[0], frozenset()) if names else frozenset()
+
+
 def labels_of(bundle: Bundle) -> list[str]:
     """Label names in the order of the head's outputs, from the card or from config.json."""
     if bundle.card.labels is not None:
         return bundle.card.labels
-    id2label = bundle.config.get("id2label") or {}
+    id2label = bundle.config.get("id2label")
+    if id2label is None and heads_of(bundle) == {"classify"}:
+        return ["LABEL_0", "LABEL_1"]  # Hugging Face writes nothing where this is so
+    id2label = id2label or {}
     return [str(id2label[key]) for key in sorted(id2label, key=int)]
 
 
@@ -83,14 +91,7 @@ def _read(bundle: Bundle) -> State:
     """Every tensor of the folder under its own name; nothing in the file is executed."""
     state: State = {}
     for path in bundle.weights:
-        try:
-            if path.suffix == ".safetensors":
-                state |= load_file(path)
-            else:
-                state |= torch.load(path, map_location="cpu", weights_only=True)
-        except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            reason = str(error).split("\n")[0]
-            raise UserError(f"{path} is damaged or cut short ({reason}); copy it again") from error
+        state |= read_tensors(path)
     return state
 
 
@@ -124,9 +125,7 @@ def write_bundle(
         tokenizer.save(aside)
         state = {name: p.detach().float().cpu() for name, p in model.named_parameters()}
         theirs = to_theirs(state, described.names, model.encoder.config.num_layers)
-        save_file(
-            _as_class(theirs, config, described), aside / "model.safetensors", {"format": "pt"}
-        )
+        write_tensors(aside / "model.safetensors", _as_class(theirs, config, described))
     return folder
 
 

@@ -137,7 +137,8 @@ def attend_plainly(qkv: Tensor, layout: Layout, heads: int) -> tuple[Tensor, Ten
 def _by_head(x: Tensor, layout: Layout, heads: int) -> Tensor:
     """Slots [R * C, 3H] → contiguous queries, keys and values [3, R * h, C, d]."""
     split = x.view(layout.rows, layout.capacity, 3, heads, -1).permute(2, 0, 3, 1, 4)
-    return split.reshape(3, layout.rows * heads, layout.capacity, -1)
+    # of a single row, reshape alone would give a view of `x`, and `_Attend` writes into it
+    return split.reshape(3, layout.rows * heads, layout.capacity, -1).contiguous()
 
 
 def _by_token(x: Tensor, layout: Layout) -> Tensor:

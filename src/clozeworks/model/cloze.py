@@ -28,6 +28,8 @@ class Workspace:
 def cloze_loss(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, space: Workspace) -> Tensor:
     """Sum over rows of -log p(label): x [M, H], weight [V, H], bias [V], labels [M] → scalar fp32.
 
+    Rows of `x` past the labels are there to round the shape; they count for nothing.
+
     With gradients wanted, the softmax overwrites the logits and becomes their gradient, so memory
     holds one [M, V] buffer in the weights' dtype; in bf16 the loss value then carries the rounding
     of one probability a row (a few 1e-3, without bias). Without gradients it is exact in fp32.
@@ -35,7 +37,7 @@ def cloze_loss(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, space: W
     if len(labels) == 0:
         return (x.sum() * 0).float()
     if not torch.is_grad_enabled() or not (x.requires_grad or weight.requires_grad):
-        return _plain_loss(x, weight, bias, labels)
+        return _plain_loss(x[: len(labels)], weight, bias, labels)
     loss: Tensor = _ClozeLoss.apply(x, weight, bias, labels, space)  # type: ignore[no-untyped-call]
     return loss
 
@@ -55,9 +57,10 @@ class _ClozeLoss(torch.autograd.Function):
     ) -> Tensor:
         logits = torch.addmm(bias, x, weight.t(), out=space.logits(len(x), weight))
         probs = torch.softmax(logits, 1, out=logits)
-        gold = probs.gather(1, labels[:, None]).float()
+        gold = probs[: len(labels)].gather(1, labels[:, None]).float()
         loss = -gold.clamp_min(torch.finfo(torch.float32).tiny).log().sum()
         probs[torch.arange(len(labels), device=x.device), labels] -= 1
+        probs[len(labels) :] = 0
         ctx.save_for_backward(probs @ weight, probs.t() @ x, probs.sum(0))
         return loss
 

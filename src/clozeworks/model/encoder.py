@@ -12,6 +12,7 @@ from clozeworks.model.attention import Drop, Layout, attend, attend_plainly
 from clozeworks.model.config import Activation, EncoderConfig
 from clozeworks.model.lookup import lookup
 from clozeworks.model.noise import Dropout, Noise
+from clozeworks.model.rows import rounded, rounded_index, rounded_offsets
 
 Want = Literal["hidden", "attention"]
 
@@ -149,14 +150,17 @@ class Encoder(nn.Module):
         feed-forward part everywhere else, and `x` comes back as [M, H]. `want` keeps hidden states
         or attention, on a plain path without dropout.
         """
-        layout = Layout.of(batch.offsets)
         if want:
-            return self._explained(x, layout, read, want)
+            return self._explained(x, Layout.of(batch.offsets), read, want)
+        count = len(x) if read is None else len(read)
+        layout = Layout.of(rounded_offsets(batch.offsets))
         mask = layout.mask(x.dtype)
+        x = rounded(x)
         for layer in self.layers[:-1]:
             x = layer(x, layout, mask)
         last = self.layers[-1]
-        return Encoded(last(x, layout, mask, read), layout)
+        x = last(x, layout, mask, None if read is None else rounded_index(read))
+        return Encoded(x[:count], layout)
 
     def _explained(
         self, x: Tensor, layout: Layout, read: Tensor | None, want: Collection[Want]

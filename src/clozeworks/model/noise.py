@@ -28,7 +28,7 @@ class Noise:
         """
         if like.is_cuda:
             return torch.empty_like(like).bernoulli_(1 - share).div_(1 - share)
-        limit = max(1, round(share * 256))
+        limit = min(255, max(1, round(share * 256)))
         drawn = np.frombuffer(self._bytes.bytes(like.numel()), dtype=np.uint8)
         kept = torch.from_numpy(drawn >= limit).view(like.shape)
         return kept.to(like.dtype).mul_(256 / (256 - limit))

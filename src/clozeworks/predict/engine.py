@@ -14,7 +14,7 @@ from clozeworks.core.errors import UserError
 from clozeworks.core.records import Prediction, Sequence
 from clozeworks.data.batches import Group, pack
 from clozeworks.data.order import cut
-from clozeworks.interop.huggingface import check_match, labels_of, open_model
+from clozeworks.interop.huggingface import check_match, heads_of, labels_of, open_model
 from clozeworks.model.heads import Model
 from clozeworks.tasks.base import Part, Task
 from clozeworks.text.load import load_tokenizer
@@ -100,17 +100,8 @@ class Engine:
 def task_of(bundle: Bundle, tokenizer: Tokenizer) -> Task:
     """The task a Bundle was trained for, as its card or its Hugging Face config says."""
     card = bundle.card
-    name = card.task
-    if name is None:  # a folder from elsewhere
-        architectures = bundle.config.get("architectures") or ["BertModel"]
-        known = {
-            "BertForSequenceClassification": "classify",
-            "BertForMaskedLM": "mlm",
-            "BertForNextSentencePrediction": "nsp",
-            "BertForPreTraining": "mlm+nsp",
-        }
-        name = known.get(architectures[0])
-    if name is None:
+    name = card.task or "+".join(sorted(heads_of(bundle)))  # no card: a folder from elsewhere
+    if not name:
         raise UserError(
             f"{bundle.path} is a bare encoder, trained for no task; fine-tune it first: "
             f"clozeworks finetune classify … --model {bundle.path}"

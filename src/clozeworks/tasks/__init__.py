@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clozeworks.core.config import validated
-from clozeworks.core.errors import UserError
+from clozeworks.core.errors import UserError, choose
 from clozeworks.core.records import Vocabulary
 from clozeworks.core.registry import Registry
 from clozeworks.tasks.base import Joint, Task
@@ -24,6 +24,8 @@ def create(
     if len(names) == 1:
         kind = TASKS.get(name)
         return kind(validated(kind.Config, settings, f"settings of {name}"), vocabulary, labels)
+    for key in settings:
+        choose(key, names, f"settings of {name}:")
     parts = [create(part, settings.get(part, {}), vocabulary, labels) for part in names]
     stray = next((p.name for p in parts if not p.from_shards), None)
     if stray is not None or len(set(names)) < len(names):

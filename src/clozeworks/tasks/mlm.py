@@ -1,11 +1,11 @@
 """Masked language modelling: hide some tokens, ask for them back (Devlin et al. 2018, 3.1)."""
 
 from collections.abc import Sequence as Items
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from clozeworks.core.config import Settings
@@ -15,6 +15,7 @@ from clozeworks.data.draw import below, uniform
 from clozeworks.model.cloze import Workspace, cloze_loss
 from clozeworks.model.encoder import Encoder
 from clozeworks.model.heads import Model, TokenHead
+from clozeworks.model.rows import rounded
 from clozeworks.tasks.base import Draw, Output, Part, Task
 from clozeworks.text.tokenizer import Tokenizer
 
@@ -30,6 +31,14 @@ class MlmConfig(Settings):
     """Of those, the share replaced by a random ordinary token; the rest stay as they are."""
     top: int = Field(default=5, gt=0)
     """How many fillings to name for each [MASK] when predicting."""
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> Self:
+        if self.masked + self.random > 1:
+            raise ValueError(
+                f"masked {self.masked} and random {self.random} together are more than 1"
+            )
+        return self
 
 
 class MlmExample(Example):
@@ -117,7 +126,7 @@ class Mlm(Task):
         head = model.heads["mlm"]
         assert isinstance(head, TokenHead)
         weight, labels = model.encoder.embeddings.tokens.weight, batch.targets["mlm_labels"]
-        return {"mlm": cloze_loss(head(rows), weight, head.bias, labels, self._space)}
+        return {"mlm": cloze_loss(head(rounded(rows)), weight, head.bias, labels, self._space)}
 
     def predict(self, model: Model, batch: Batch) -> Output:
         """The [MASK] tokens' `rows` [M], their likeliest `tokens` and `probabilities` [M, top]."""

@@ -158,7 +158,7 @@ class Tokenizer:
                 folded = [t.translate(self._folding) for t in chunk] if self._folding else chunk
                 encodings = call(list(folded), add_special_tokens=False)
             except (TypeError, AttributeError):
-                _refuse(texts, start)
+                _refuse(texts)
             for encoding in encodings:
                 ids = encoding.ids
                 yield ids, _spans(encoding.offsets, len(ids)) if spans else None
@@ -253,9 +253,9 @@ def _refuse_without(missing: list[str]) -> NoReturn:
     )
 
 
-def _refuse(texts: Many[str], start: int) -> NoReturn:
+def _refuse(texts: Many[str]) -> NoReturn:
     """Say which text the library could not take, and why."""
-    for number, text in enumerate(texts[start : start + CHUNK], start):
+    for number, text in enumerate(texts):
         if not isinstance(text, str):
             raise UserError(f"text {number} is not text but {type(text).__name__}: {text!r}")
         try:

@@ -26,7 +26,7 @@ JUDGEMENTS = 10
 Judge = Callable[[Model], Mapping[str, float]]
 
 
-class Interrupted(Exception):
+class Interrupted(KeyboardInterrupt):
     """The person asked to stop, and everything is saved; the message says how to go on."""
 
 
@@ -68,9 +68,9 @@ class Fit:
         cursor = self._begin(optimizer)
         judged: Mapping[str, float] = {}
         with Track(self.run.path) as track, _stop_signals() as stopping:
-            judged = self._steps((optimizer, cursor), track, stopping)
+            judged = self._steps((optimizer, cursor), track, stopping) or self.judge(model)
         optimizer.release()
-        return Fitted(cursor, judged or self.judge(model))
+        return Fitted(cursor, judged)
 
     def _begin(self, optimizer: AdamW) -> Cursor:
         """The cursor of the last checkpoint, or of a fresh run, its length decided and saved."""
@@ -79,6 +79,7 @@ class Fit:
             self.run.forget_after(cursor.step)
             say(f"continuing {self.run.path} at step {cursor.step:,} of {cursor.total:,}")
             return cursor
+        self.run.forget_after(0)
         duration, seconds = Duration.parse(self.settings.duration), None
         if duration.unit == "minutes":
             seconds = seconds_per_step(self.model, self.task, self.stream, self.settings, optimizer)

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from clozeworks.core.errors import UserError
+
 CHUNK = 1 << 18
 """Values updated at a time: master, gradient and both moments then stay in the cache."""
 
@@ -56,12 +58,15 @@ class AdamW:
         return list(self._sums)
 
     def step(self, rate: float) -> float:
-        """Update once with learning rate `rate`; return the gradient norm before clipping."""
+        """Update once with learning rate `rate`; return the gradient norm before clipping.
+
+        Raises UserError if the gradient is not finite; nothing is updated then.
+        """
         gradients = self._gradients()
         norm = _norm([g for g in gradients if g is not None])
         scale = min(1.0, self.clip / (norm + 1e-6)) if self.clip > 0 else 1.0
         if not math.isfinite(norm):
-            raise FloatingPointError(
+            raise UserError(
                 f"the gradient became {norm} at step {self.steps + 1}; lower the learning rate"
             )
         self.steps += 1

@@ -29,8 +29,8 @@ class Duration(NamedTuple):
             amount = float(found[1])
         except ValueError as error:
             raise UserError(f"duration {text!r}: {found[1]!r} is not a number") from error
-        if amount <= 0:
-            raise UserError(f"duration {text!r} must be more than nothing")
+        if not 0 < amount < math.inf:
+            raise UserError(f"duration {text!r} must be more than nothing, and end")
         return cls(amount, next(u for u in UNITS if u == unit))
 
 

@@ -3,15 +3,17 @@
 import json
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from clozeworks.core.bundle import read_json
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import write_folder
+from clozeworks.interop.tensors import write_tensors
 from clozeworks.train.optim import AdamW
 
 KEPT = 2
@@ -41,7 +43,7 @@ def save(folder: Path, cursor: Cursor, optimizer: AdamW) -> Path:
     path = folder / f"step-{cursor.step:08d}"
     if not path.exists():
         with write_folder(path) as aside:
-            save_file(optimizer.state(), aside / "state.safetensors")
+            write_tensors(aside / "state.safetensors", optimizer.state())
             (aside / "cursor.json").write_text(json.dumps(asdict(cursor)), "utf-8")
     for old in _all(folder)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
@@ -59,19 +61,30 @@ def load_latest(folder: Path, optimizer: AdamW) -> Cursor | None:
     if cursor is None:
         return None
     path = _all(folder)[-1]
-    try:
+    with _damage_explained(path):
         optimizer.load(load_file(path / "state.safetensors"), cursor.step)
-    except (SafetensorError, OSError, KeyError, RuntimeError) as error:
-        raise UserError(
-            f"checkpoint {path} is damaged ({error}); remove it to continue from the one before"
-        ) from error
     return cursor
 
 
 def latest_cursor(folder: Path) -> Cursor | None:
     """How far the newest checkpoint is, or None where there is none."""
     found = _all(folder)
-    return Cursor(**read_json(found[-1] / "cursor.json")) if found else None
+    if not found:
+        return None
+    with _damage_explained(found[-1]):
+        return Cursor(**json.loads((found[-1] / "cursor.json").read_bytes()))
+
+
+@contextmanager
+def _damage_explained(path: Path) -> Iterator[None]:
+    """Turn whatever a damaged checkpoint raises into a UserError with the remedy."""
+    try:
+        yield
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        reason = str(error).split("\n")[0]
+        raise UserError(
+            f"checkpoint {path} is damaged ({reason}); remove it to continue from the one before"
+        ) from error
 
 
 def _all(folder: Path) -> list[Path]:

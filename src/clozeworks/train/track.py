@@ -33,8 +33,9 @@ class Track:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        self._lines.close()
-        self._board.close()
+        with explained(self._folder):
+            self._lines.close()
+            self._board.close()
 
     def step(self, event: Event) -> None:
         """Record one step."""
@@ -42,14 +43,14 @@ class Track:
         losses, step = values.pop("losses"), values.pop("step")
         with explained(self._folder):
             self._lines.write(json.dumps({"step": step, **losses, **values}) + "\n")
-        self._write(step, {**losses, "lr": event.lr, "norm": event.norm}, "train")
+            self._write(step, {**losses, "lr": event.lr, "norm": event.norm}, "train")
 
     def judgement(self, step: int, judged: Mapping[str, float]) -> None:
         """Record a judgement on held-out data."""
         if judged:
             with explained(self._folder):
                 self._lines.write(json.dumps({"step": step, "held_out": dict(judged)}) + "\n")
-            self._write(step, judged, "held out")
+                self._write(step, judged, "held out")
 
     def _write(self, step: int, values: Mapping[str, float], group: str) -> None:
         for name, value in values.items():
@@ -59,4 +60,4 @@ class Track:
         """Make everything so far last."""
         with explained(self._folder):
             self._lines.flush()
-        self._board.flush()
+            self._board.flush()

@@ -2,6 +2,7 @@
 
 from typing import Any, cast
 
+from clozeworks.core.config import validated
 from clozeworks.core.errors import UserError, choose
 from clozeworks.model.config import Activation, EncoderConfig
 from clozeworks.model.names import Table
@@ -90,7 +91,8 @@ class Bert:
             for ours, theirs in _FIELDS.items()
             if values.get(theirs) is not None
         }
-        return EncoderConfig.model_validate({**given, "activation": _ACTIVATIONS[activation]})
+        given["activation"] = _ACTIVATIONS[activation]
+        return validated(EncoderConfig, given, "config.json")
 
     def values(self, config: EncoderConfig) -> dict[str, Any]:
         """Write config.json, heads aside."""

@@ -1,0 +1,45 @@
+"""Files of tensors: read without running anything in them, written with errors the system gives."""
+
+import os
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from clozeworks.core.errors import UserError
+
+_SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a `.safetensors` or PyTorch `.bin` file by name, on the CPU.
+
+    Raises UserError if the file is damaged, or a pickle that holds more than tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).split("\n")[0]
+        raise UserError(f"{path} is damaged or cut short ({reason}); copy it again") from error
+    if not isinstance(state, dict):
+        raise UserError(f"{path} holds a {type(state).__name__}; it should hold tensors by name")
+    return {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+
+
+def write_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors; raises the OSError that the library wraps (a full disk)."""
+    try:
+        save_file(dict(state), path, {"format": "pt"})
+    except SafetensorError as error:
+        found = _SYSTEM_ERROR.search(str(error))
+        if found is None:
+            raise
+        code = int(found[1])
+        raise OSError(code, os.strerror(code), str(path)) from error

@@ -1,0 +1,160 @@
+"""What every task owes, tried on all of them, and on joint ones."""
+
+import pytest
+import torch
+
+from clozeworks.core.bundle import Card
+from clozeworks.core.config import Settings
+from clozeworks.core.records import Example, Prediction
+from clozeworks.data.batches import Group, pack
+from clozeworks.interop.huggingface import write_bundle
+from clozeworks.predict.engine import Engine
+from clozeworks.tasks import TASKS
+from clozeworks.train.loop import TrainSettings, take_step
+from clozeworks.train.optim import AdamW
+from tiny import (
+    DRAW,
+    LABELS,
+    TOKENIZER,
+    gap,
+    make_examples,
+    make_groups,
+    make_model,
+    make_task,
+)
+
+SINGLE = TASKS.names()
+EVERY = [*SINGLE, "mlm+nsp"]
+
+
+def groups_of(task, count=12):
+    """What the task learns from: cut from a corpus, or made of Examples."""
+    if task.from_shards:
+        return make_groups([10 + 5 * i for i in range(count)])
+    examples = make_examples(task, count)
+    features = task.features(examples, TOKENIZER)
+    targets = [task.target(example) for example in examples]
+    return [Group(i, s, t) for i, (s, t) in enumerate(zip(features, targets, strict=True))]
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_it_describes_itself(name):
+    kind = TASKS.get(name)
+    assert kind.name == name
+    assert TASKS.summary(name).endswith(".")
+    assert issubclass(kind.Config, Settings)
+    assert issubclass(kind.Example, Example) and issubclass(kind.Answer, Prediction)
+    for record in (kind.Config, kind.Example, kind.Answer):
+        assert record.__doc__
+        for field, info in record.model_fields.items():
+            assert info.description or record is kind.Answer, f"{record.__name__}.{field}"
+    for field, info in kind.Config.model_fields.items():
+        assert not info.is_required(), f"{field} needs a default"
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_batch_is_a_function_of_its_groups_and_the_draw(name):
+    task = make_task(name)
+    groups = groups_of(task)
+    batch, again = task.collate(groups, DRAW), task.collate(groups, DRAW)
+    assert batch.targets.keys() == again.targets.keys() != set()
+    assert torch.equal(batch.input_ids, again.input_ids)
+    for key, tensor in batch.targets.items():
+        assert torch.equal(tensor, again.targets[key])
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_its_loss_is_finite_counted_and_falls(name):
+    task = make_task(name)
+    model = make_model(task)
+    batch = task.collate(groups_of(task), DRAW)
+    losses, counts = task.loss(model, batch, DRAW), task.counts(batch)
+    assert list(losses) == list(counts)
+    assert all(torch.isfinite(loss) and loss.dim() == 0 for loss in losses.values())
+    assert all(count > 0 for count in counts.values())
+    optimizer = AdamW(model, torch.float32)
+    settings = TrainSettings(precision="fp32")
+    first, _ = take_step(model, task, [batch], settings, optimizer, 1e-3)
+    assert first == pytest.approx(
+        {n: float(losses[n].detach()) / counts[n] for n in losses}, rel=1e-4
+    )
+    for _ in range(15):
+        last, _ = take_step(model, task, [batch], settings, optimizer, 1e-3)
+    assert all(last[term] < first[term] for term in first)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_parameter_learns(name):
+    task = make_task(name)
+    model = make_model(task)
+    losses = task.loss(model, task.collate(groups_of(task), DRAW), DRAW)
+    torch.stack(list(losses.values())).sum().backward()
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().max() > 0, parameter_name
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_losses_of_parts_add_up_to_the_whole(name):
+    task = make_task(name)
+    model = make_model(task)
+    groups = groups_of(task)
+    whole = task.collate(groups, DRAW)
+    parts = [task.collate(groups[i : i + 5], DRAW) for i in range(0, len(groups), 5)]
+    for term, count in task.counts(whole).items():
+        assert count == sum(task.counts(part)[term] for part in parts)
+        summed = sum(task.loss(model, part, DRAW)[term] for part in parts)
+        assert gap(summed, task.loss(model, whole, DRAW)[term]) < 1e-5
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_predictions_alone_are_predictions_in_company(name):
+    task = make_task(name)
+    engine = Engine(make_model(task), task, TOKENIZER)
+    examples = make_examples(task.parts[0], 15)
+    together = list(engine.predict(examples))
+    assert len(together) == len(examples)
+    for example, found in zip(examples, together, strict=True):
+        assert isinstance(found, task.Answer)
+        assert close(next(engine.predict([example])).model_dump(), found.model_dump())
+
+
+def close(one, other):
+    """Whether two values agree, numbers but for rounding."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(close(one[k], other[k]) for k in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(close, one, other))
+    if isinstance(one, float):
+        return one == pytest.approx(other, rel=1e-3, abs=1e-5)
+    return one == other
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_decode_gives_a_part_a_sequence_and_join_an_answer_that_can_be_written(name):
+    task = make_task(name)
+    examples = make_examples(task.parts[0], 6)
+    groups = [Group(i, s) for i, s in enumerate(task.features(examples, TOKENIZER))]
+    batch = pack(groups)
+    with torch.inference_mode():
+        parts = task.decode(task.predict(make_model(task), batch), batch)
+    assert len(parts) == len(batch.firsts)
+    for i, example in enumerate(examples):
+        start, end = batch.groups[i : i + 2].tolist()
+        answer = task.join(example, parts[start:end])
+        assert task.Answer.model_validate_json(answer.model_dump_json()) == answer
+        assert type(example).model_validate_json(example.model_dump_json()) == example
+    assert isinstance(dict(task.metrics([], [])), dict)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_bundle_brings_it_back(name, tmp_path):
+    task = make_task(name)
+    engine = Engine(make_model(task), task, TOKENIZER)
+    labels = LABELS if task.labels else None
+    card = Card(task=name, settings=task.settings, labels=labels, calibration=task.calibration)
+    write_bundle(tmp_path, engine.model, TOKENIZER, card)
+    opened = Engine.open(tmp_path, torch.device("cpu"), torch.float32)
+    assert opened.task.settings == task.settings
+    assert opened.task.name == name
+    examples = make_examples(task.parts[0], 10)
+    assert list(opened.predict(examples)) == list(engine.predict(examples))

@@ -1,0 +1,124 @@
+"""Laws of settings, registries, records and errors: names are checked, the nearest is suggested."""
+
+import pytest
+from pydantic import Field
+
+from clozeworks.core.config import Settings, read_toml, to_toml, validated
+from clozeworks.core.errors import UserError, choose, nearest, suggestion
+from clozeworks.core.records import Example, Vocabulary, as_json
+from clozeworks.core.registry import Registry
+from clozeworks.train.loop import TrainSettings
+from tiny import PIECES, VOCABULARY
+
+
+class Inner(Settings):
+    """Settings inside settings."""
+
+    rate: float = Field(default=0.1, gt=0)
+    """How fast."""
+
+
+class Outer(Settings):
+    """Settings of a test."""
+
+    name: str
+    """What it is called."""
+    inner: Inner = Inner()
+    count: int | None = None
+
+
+def explained(values):
+    with pytest.raises(UserError) as refusal:
+        validated(Outer, values, "recipe.toml")
+    assert "\n" not in str(refusal.value)
+    return str(refusal.value)
+
+
+def test_unknown_keys_name_the_nearest_at_every_depth():
+    message = explained({"nmae": "x", "name": "x"})
+    assert (
+        message
+        == "recipe.toml: unknown key 'nmae'; did you mean 'name'? (choices: name, inner, count)"
+    )
+    message = explained({"name": "x", "inner": {"rte": 1}})
+    assert "unknown key 'inner.rte'; did you mean 'rate'" in message
+
+
+def test_missing_and_impossible_values_are_named():
+    assert "'name' is missing" in explained({})
+    assert "inner.rate = -1" in explained({"name": "x", "inner": {"rate": -1}})
+    assert "count = 'many'" in explained({"name": "x", "count": "many"})
+
+
+def test_settings_never_change_and_carry_their_help():
+    settings = Outer(name="x")
+    with pytest.raises(ValueError, match="frozen"):
+        settings.name = "y"
+    assert Outer.model_fields["name"].description == "What it is called."
+
+
+def test_toml_goes_there_and_back(tmp_path):
+    path = tmp_path / "recipe.toml"
+    for settings in (
+        Outer(name="甲"),
+        Outer(name="x", count=3, inner=Inner(rate=2.5)),
+        TrainSettings(),
+    ):
+        path.write_text(to_toml(settings), "utf-8")
+        assert validated(type(settings), read_toml(path), "x") == settings
+    path.write_text("name = \n")
+    with pytest.raises(UserError, match=r"not a TOML recipe.*line 1"):
+        read_toml(path)
+    path.write_bytes(b'name = "\xb9\xfa"')
+    with pytest.raises(UserError, match="not a TOML recipe"):
+        read_toml(path)
+    with pytest.raises(UserError, match=r"recipe .* does not exist"):
+        read_toml(tmp_path / "absent.toml")
+
+
+def test_choices_are_offered():
+    assert choose("mlm", ["mlm", "nsp"], "task") == "mlm"
+    with pytest.raises(UserError, match=r"task 'mml' is not known; did you mean 'mlm'\?"):
+        choose("mml", ["mlm", "nsp"], "task")
+    assert nearest("zzz", ["mlm"]) is None
+    assert suggestion("x", []) == " (choices: none)"
+    assert "… (30 in all)" in suggestion("x", [f"choice {i}" for i in range(30)])
+
+
+def test_a_registry_is_its_folder(tmp_path, monkeypatch):
+    package = tmp_path / "shelf"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "base.py").write_text("raise AssertionError('never imported')")
+    (package / "two_words.py").write_text('class TwoWords:\n    """First line.\n\n    More."""\n')
+    (package / "broken.py").write_text("raise ImportError('only when asked for')")
+    monkeypatch.syspath_prepend(tmp_path)
+    shelf = Registry("thing", "shelf")
+    assert shelf.names() == ["broken", "two_words"]
+    assert shelf.get("two_words").__name__ == "TwoWords"
+    assert shelf.summary("two_words") == "First line."
+    with pytest.raises(UserError, match="thing 'to_words' is not known; did you mean 'two_words'"):
+        shelf.get("to_words")
+    with pytest.raises(UserError, match="not known"):
+        shelf.get("base")
+    with pytest.raises(ImportError):
+        shelf.get("broken")
+
+
+def test_records_refuse_what_they_do_not_know():
+    class Text(Example):
+        text: str
+        label: str | None = None
+
+    with pytest.raises(UserError, match="unknown key 'lable'; did you mean 'label'"):
+        validated(Text, {"text": "x", "lable": "y"}, "row 1")
+    assert as_json(Text(text="x")) == {"text": "x"}
+
+
+def test_a_vocabulary_knows_what_may_be_drawn():
+    assert VOCABULARY.size == len(PIECES)
+    assert {VOCABULARY.pad, VOCABULARY.unknown, VOCABULARY.cls} < VOCABULARY.special
+    assert {VOCABULARY.sep, VOCABULARY.mask, PIECES.index("[unused0]")} < VOCABULARY.special
+    assert sorted([*VOCABULARY.special, *VOCABULARY.drawable]) == list(range(len(PIECES)))
+    with pytest.raises(KeyError):
+        Vocabulary.of(["[PAD]", "a"])

@@ -1,0 +1,153 @@
+"""Laws of attention: packed is padded is alone, in outputs and gradients, by every road."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clozeworks.model.attention import (
+    MIN_CAPACITY,
+    Drop,
+    Layout,
+    _Attend,
+    attend,
+    attend_fused,
+    attend_plainly,
+)
+from clozeworks.model.noise import Noise
+from tiny import UNEQUAL, gap
+
+HEADS, WIDTH = 4, 32
+SHAPES = [UNEQUAL, [64, 64, 64], [130, 130], [1], [1, 2, 3], [65, 1, 63]]
+STILL = Drop(0.0, Noise())
+
+
+def bounds_of(lengths):
+    return torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]))
+
+
+def random_qkv(lengths, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(len(lengths))
+    return torch.randn(sum(lengths), 3 * WIDTH, generator=generator, dtype=dtype)
+
+
+def by_the_paper(qkv, lengths):
+    """softmax(QKᵀ / √d) V for each sequence by itself (Vaswani et al. 2017, equation 1)."""
+    outputs = []
+    for rows in qkv.split(lengths):
+        q, k, v = rows.view(len(rows), 3, HEADS, -1).permute(1, 2, 0, 3)
+        scores = q @ k.transpose(1, 2) / math.sqrt(q.shape[-1])
+        outputs.append((scores.softmax(-1) @ v).transpose(0, 1).flatten(1))
+    return torch.cat(outputs)
+
+
+def by_hand(qkv, lengths):
+    layout = Layout.of(bounds_of(lengths))
+    return attend(qkv, layout, layout.mask(qkv.dtype), HEADS, STILL)
+
+
+def fused(qkv, lengths):
+    layout = Layout.of(bounds_of(lengths))
+    return attend_fused(qkv, layout, layout.mask(qkv.dtype), HEADS, STILL)
+
+
+def plain(qkv, lengths):
+    return attend_plainly(qkv, Layout.of(bounds_of(lengths)), HEADS)[0]
+
+
+@pytest.mark.parametrize("lengths", SHAPES, ids=str)
+@pytest.mark.parametrize("road", [by_hand, fused, plain])
+def test_every_road_gives_the_papers_outputs_and_gradients(road, lengths):
+    qkv = random_qkv(lengths)
+    theirs, ours = qkv.clone().requires_grad_(), qkv.clone().requires_grad_()
+    expected, found = by_the_paper(theirs, lengths), road(ours, lengths)
+    assert gap(found, expected) < 1e-5
+    cotangent = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
+    expected.backward(cotangent)
+    found.backward(cotangent)
+    assert gap(ours.grad, theirs.grad) < 1e-5
+
+
+@pytest.mark.parametrize("lengths", [[3, 5, 2], [64]], ids=str)
+def test_the_written_backward_is_the_derivative(lengths):
+    width = 6 if len(lengths) > 1 else 2
+    qkv = torch.randn(
+        sum(lengths), 3 * width, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    ).requires_grad_()
+    layout = Layout.of(bounds_of(lengths))
+    mask = layout.mask(torch.float64)
+
+    def function(x):
+        return _Attend.apply(x, layout, mask, 2, STILL)
+
+    assert torch.autograd.gradcheck(function, (qkv,), fast_mode=len(lengths) == 1)
+
+
+class FrozenNoise(Noise):
+    """Gives the same mask at every call, so that a derivative can be taken."""
+
+    def keep(self, like, share):
+        self.reseed(3)
+        return super().keep(like, share)
+
+
+def test_the_written_backward_is_the_derivative_under_dropout():
+    lengths = [4, 7]
+    qkv = torch.randn(
+        11, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    ).requires_grad_()
+    layout = Layout.of(bounds_of(lengths))
+    drop = Drop(0.3, FrozenNoise())
+    mask = layout.mask(torch.float64)
+    assert torch.autograd.gradcheck(lambda x: attend(x, layout, mask, 2, drop), (qkv,))
+
+
+def test_dropped_attention_still_keeps_sequences_apart():
+    lengths = [9, 20]
+    qkv = random_qkv(lengths).requires_grad_()
+    layout = Layout.of(bounds_of(lengths))
+    out = attend(qkv, layout, layout.mask(qkv.dtype), HEADS, Drop(0.5, Noise()))
+    out[:9].sum().backward()
+    assert qkv.grad[:9].abs().sum() > 0
+    assert qkv.grad[9:].abs().max() == 0
+
+
+@pytest.mark.parametrize("lengths", SHAPES, ids=str)
+def test_attention_shares_sum_to_one_and_stay_inside_the_sequence(lengths):
+    layout = Layout.of(bounds_of(lengths))
+    _, probs = attend_plainly(random_qkv(lengths), layout, HEADS)
+    assert torch.allclose(probs.sum(-1), torch.ones(probs.shape[:-1]), atol=1e-6)
+    other = (layout.owner[:, :, None] != layout.owner[:, None, :])[:, None]
+    assert probs.masked_select(other.expand_as(probs)).abs().sum() == 0
+
+
+def test_a_lower_precision_stays_close():
+    exact = random_qkv(UNEQUAL).requires_grad_()
+    rounded = exact.detach().bfloat16().requires_grad_()
+    expected, found = by_the_paper(exact, UNEQUAL), by_hand(rounded, UNEQUAL)
+    assert gap(found.float(), expected) < 0.02
+    expected.sum().backward()
+    found.sum().backward()
+    assert gap(rounded.grad.float(), exact.grad) < 0.05
+
+
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=40))
+def test_a_layout_gives_every_token_one_slot_and_no_row_too_much(lengths):
+    layout = Layout.of(bounds_of(lengths))
+    total = sum(lengths)
+    assert layout.capacity >= max(MIN_CAPACITY, max(lengths))
+    assert layout.owner.shape == (layout.rows, layout.capacity)
+    assert len(set(layout.slots.tolist())) == total
+    assert torch.equal(layout.source[layout.slots], torch.arange(total))
+    owners = layout.owner.reshape(-1)[layout.slots]
+    assert torch.equal(owners, torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)))
+    assert int((layout.owner >= 0).sum()) == total
+    row_of = layout.slots // layout.capacity
+    for rows in row_of.split(lengths):
+        assert rows.unique().numel() == 1
+    tokens = torch.arange(total, dtype=torch.float32)
+    assert torch.equal(layout.gather(layout.spread(tokens)), tokens)
+    assert layout.rows <= len(lengths)

@@ -1,0 +1,117 @@
+"""Laws of the masked-token loss: it is cross-entropy, in value and in every gradient."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from clozeworks.model.cloze import ROWS_AT_ONCE, Workspace, cloze_loss
+from tiny import gap
+
+
+def parts(rows=50, size=300, width=16, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(rows)
+    x = torch.randn(rows, width, generator=generator)
+    weight = torch.randn(size, width, generator=generator)
+    bias = torch.randn(size, generator=generator)
+    labels = torch.randint(size, (rows,), generator=generator)
+    made = [t.to(dtype).requires_grad_() for t in (x, weight, bias)]
+    return made, labels
+
+
+def reference(given, labels):
+    exact = [t.detach().double().requires_grad_() for t in given]
+    x, weight, bias = exact
+    loss = F.cross_entropy(F.linear(x, weight, bias), labels, reduction="sum")
+    loss.backward()
+    return loss.detach(), [t.grad for t in exact]
+
+
+@pytest.mark.parametrize("rows", [1, 50, ROWS_AT_ONCE + 7])
+@pytest.mark.parametrize("share", [1.0, 0.37])
+def test_value_and_gradients_are_those_of_cross_entropy(rows, share):
+    given, labels = parts(rows)
+    expected, gradients = reference(given, labels)
+    loss = cloze_loss(*given, labels, Workspace())
+    (loss * share).backward()
+    assert loss.item() == pytest.approx(float(expected), rel=1e-5)
+    for ours, theirs in zip(given, gradients, strict=True):
+        assert gap(ours.grad.double(), theirs * share) < 1e-5
+
+
+def test_the_gradient_is_the_derivative_by_finite_differences():
+    given, labels = parts(rows=6, size=11, width=5, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad(cloze_loss(*given, labels, Workspace()), given[:1])
+    step = 1e-3
+    with torch.no_grad():
+        for i, j in [(0, 0), (3, 2), (5, 4)]:
+            nudge = torch.zeros_like(given[0])
+            nudge[i, j] = step
+            losses = [
+                F.cross_entropy(
+                    F.linear(given[0] + sign * nudge, *given[1:]), labels, reduction="sum"
+                )
+                for sign in (1, -1)
+            ]
+            slope = (losses[0] - losses[1]) / (2 * step)
+            assert float(gradient[i, j]) == pytest.approx(float(slope), rel=1e-4, abs=1e-6)
+
+
+def test_a_lower_precision_stays_close():
+    given, labels = parts(rows=400, dtype=torch.bfloat16)
+    expected, gradients = reference(given, labels)
+    loss = cloze_loss(*given, labels, Workspace())
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(float(expected), rel=5e-3)
+    for ours, theirs in zip(given, gradients, strict=True):
+        assert gap(ours.grad.double(), theirs) < 0.03
+
+
+def test_the_loss_without_gradients_is_the_same_loss():
+    given, labels = parts(rows=ROWS_AT_ONCE + 3)
+    trained = cloze_loss(*given, labels, Workspace())
+    with torch.no_grad():
+        judged = cloze_loss(*given, labels, Workspace())
+    assert judged.item() == pytest.approx(trained.item(), rel=1e-5)
+
+
+def test_a_shared_workspace_does_not_mix_two_losses():
+    space = Workspace()
+    (first, labels), (second, others) = parts(rows=60), parts(rows=20)
+    a = cloze_loss(*first, labels, space)
+    b = cloze_loss(*second, others, space)
+    (a + b).backward()
+    for given, gold in ((first, labels), (second, others)):
+        for ours, theirs in zip(given, reference(given, gold)[1], strict=True):
+            assert gap(ours.grad.double(), theirs) < 1e-5
+
+
+def test_the_workspace_is_one_buffer_that_grows():
+    space, like = Workspace(), torch.zeros(7, 3)
+    large = space.logits(10, like)
+    assert large.shape == (10, 7)
+    assert space.logits(4, like).data_ptr() == large.data_ptr()
+    assert space.logits(11, like).shape == (11, 7)
+    assert space.logits(2, like.bfloat16()).dtype == torch.bfloat16
+
+
+def test_rows_past_the_labels_count_for_nothing():
+    (x, weight, bias), labels = parts(rows=40)
+    expected, gradients = reference((x[:33], weight, bias), labels[:33])
+    loss = cloze_loss(x, weight, bias, labels[:33], Workspace())
+    loss.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert x.grad[33:].abs().max() == 0
+    for ours, theirs in zip((x.grad[:33], weight.grad, bias.grad), gradients, strict=True):
+        assert gap(ours.double(), theirs) < 1e-5
+    with torch.no_grad():
+        judged = cloze_loss(x, weight, bias, labels[:33], Workspace())
+    assert judged.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_no_rows_cost_nothing_and_can_be_differentiated():
+    (x, weight, bias), labels = parts(rows=3)
+    loss = cloze_loss(x[:0], weight, bias, labels[:0], Workspace())
+    assert loss.item() == 0
+    loss.backward()
+    assert x.grad.abs().sum() == 0

@@ -1,0 +1,96 @@
+"""A vocabulary, models and batches small enough for laws to be tried many times."""
+
+import numpy as np
+import torch
+
+from clozeworks import tasks
+from clozeworks.core.records import Sequence
+from clozeworks.data.batches import Group
+from clozeworks.model.config import EncoderConfig
+from clozeworks.model.encoder import Encoder
+from clozeworks.tasks.base import Draw
+from clozeworks.text.tokenizer import SPECIAL, Tokenizer
+
+WORDS = ["refund", "order", "late", "lost", "parcel", "please", "where", "is", "my", "the", "a"]
+LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+CHINESE = list("我要退款快递在哪里谢你好吗")
+PIECES = [
+    *SPECIAL,
+    "[unused0]",
+    *dict.fromkeys([*WORDS, *LETTERS, *CHINESE, *",.!?"]),
+    *(f"##{letter}" for letter in LETTERS),
+]
+TOKENIZER = Tokenizer.of(PIECES)
+VOCABULARY = TOKENIZER.vocabulary
+LABELS = ["退款", "delivery", "other"]
+CONFIG = EncoderConfig(
+    vocab_size=len(PIECES),
+    hidden_size=32,
+    num_layers=3,
+    num_heads=4,
+    inner_size=48,
+    max_positions=160,
+    norm_eps=1e-3,
+    dropout=0.0,
+    attention_dropout=0.0,
+)
+UNEQUAL = [70, 5, 131, 64, 33, 3, 100]
+"""Lengths below, at and above the rows that sequences are packed in."""
+DRAW = Draw(seed=7, epoch=0)
+
+
+def make_task(name, labels=LABELS):
+    """A task over the tiny vocabulary, its dropout off."""
+    settings = {"dropout": 0.0} if name == "classify" else {}
+    return tasks.create(name, settings, VOCABULARY, labels if name == "classify" else ())
+
+
+def make_model(task, config=CONFIG, seed=0):
+    """A model whose every parameter matters: no bias is zero, no norm one."""
+    model = task.build(Encoder(config))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(0.0, 0.2, generator=generator)
+            if "norm.weight" in name:
+                parameter.add_(1.0)
+    return model.eval()
+
+
+def make_groups(lengths=UNEQUAL, seed=0, classes=2):
+    """Groups of one random pair each, of the given lengths, special tokens included."""
+    random = np.random.default_rng(seed)
+    groups = []
+    for index, length in enumerate(lengths):
+        ids = random.choice(VOCABULARY.drawable, length)
+        middle = 1 + int(random.integers(max(1, length - 2)))
+        ids[0], ids[-1] = VOCABULARY.cls, VOCABULARY.sep
+        if 1 < middle < length - 2:
+            ids[middle] = VOCABULARY.sep
+        segments = (np.arange(length) > middle).astype(np.int64)
+        groups.append(Group(index, [Sequence(ids, segments)], int(random.integers(classes))))
+    return groups
+
+
+def make_examples(task, count, seed=0):
+    """Labelled Examples of any task, English and Chinese, of many lengths."""
+    random = np.random.default_rng(seed)
+
+    def text():
+        return " ".join(random.choice([*WORDS, *CHINESE], int(random.integers(1, 20))))
+
+    if task.name == "classify":
+        return [task.Example(text=text(), label=LABELS[i % len(LABELS)]) for i in range(count)]
+    if task.name == "nsp":
+        kinds = ("next", "random")
+        return [
+            task.Example(text=text(), text_pair=text(), label=kinds[i % 2]) for i in range(count)
+        ]
+    return [task.Example(text=f"{text()} [MASK] {text()}") for _ in range(count)]
+
+
+def gap(ours, theirs, against=None):
+    """The largest difference, as a share of the largest magnitude of `theirs`, or of `against`."""
+    assert ours.shape == theirs.shape, f"{list(ours.shape)} is not {list(theirs.shape)}"
+    scale = (theirs if against is None else against).abs().max().clamp_min(1e-30)
+    return float(((ours - theirs).abs().max() / scale).detach())
