@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from clozeworks.data.read import read_examples
 from harness.measure import (
     CACHE,
     Kept,
@@ -30,8 +31,6 @@ from harness.measure import (
     started,
     table,
 )
-
-from clozeworks.data.read import read_examples
 
 TRAIN, DEV = "sst2/train.jsonl.gz", "sst2/dev.jsonl.gz"
 CONTENDERS = ("hf_default", "hf_bf16", "ours")
@@ -56,7 +55,6 @@ def minilm() -> Path:
 
 
 def hf_sample(steps: tuple[int, int], grouped: bool) -> Sample:
-    from harness.peers import trainer_run
     from transformers import (
         AutoModelForSequenceClassification,
         AutoTokenizer,
@@ -64,6 +62,7 @@ def hf_sample(steps: tuple[int, int], grouped: bool) -> Sample:
     )
 
     from clozeworks.tasks.classify import ClassifyExample
+    from harness.peers import trainer_run
 
     tokenizer = AutoTokenizer.from_pretrained(minilm())
     examples = list(read_examples(data(TRAIN), ClassifyExample, {"label": "label"}))
@@ -80,9 +79,8 @@ def hf_sample(steps: tuple[int, int], grouped: bool) -> Sample:
 
 
 def our_sample(steps: tuple[int, int]) -> Sample:
-    from harness.engine import finetuning
-
     from clozeworks.train.loop import TrainSettings
+    from harness.engine import finetuning
 
     timed = finetuning(minilm(), data(TRAIN), TrainSettings(batch=BATCH), steps)
     return {
@@ -131,6 +129,7 @@ def accuracies(again: bool) -> list[Sample]:
     for seed in SEEDS:
         name = "-".join(str(value).replace(" ", "-") for value in (*RECIPE.values(), "seed", seed))
         out = CACHE / "finetune" / name
+        print(f"seed {seed}: {RECIPE['duration']}", flush=True)
         found = kept.get(name, partial(apart, __file__, "--seed", str(seed), "--out", out))
         shutil.rmtree(out, ignore_errors=True)
         print(f"seed {seed}: accuracy {found['accuracy']:.4f}  ({found['cost']})", flush=True)

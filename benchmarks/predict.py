@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from clozeworks.core.log import silence
+from clozeworks.data.read import read_examples
+from clozeworks.tasks.classify import ClassifyExample
 from harness.measure import (
     Kept,
     Sample,
@@ -26,10 +29,6 @@ from harness.measure import (
     started,
     table,
 )
-
-from clozeworks.core.log import silence
-from clozeworks.data.read import read_examples
-from clozeworks.tasks.classify import ClassifyExample
 
 LINES, JUDGED = "sst2/train.jsonl.gz", "sst2/dev.jsonl.gz"
 SIZES = (("mini", 250_000), ("mini", 500_000), ("mini", 1_000_000), ("minilm", 100_000))

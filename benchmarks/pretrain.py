@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from clozeworks.core.files import read_lines
+from clozeworks.core.log import silence
 from harness.measure import (
     Kept,
     Sample,
     apart,
-    code_version,
     conclude,
     data,
     interleaved,
@@ -32,9 +34,7 @@ from harness.measure import (
     table,
 )
 
-from clozeworks.core.files import read_lines
-from clozeworks.core.log import silence
-
+CORPUS, VOCABULARY = "wiki_en/wiki_en.txt.xz", "vocab/bert-base-uncased-vocab.txt"
 LENGTH, BATCH = 128, 32
 LAYERS, WIDTH, VOCAB = 4, 256, 30_522
 CORPUS_LINES = 20_000
@@ -57,12 +57,12 @@ SHOWN = ("tokens_per_second", "peak_mb", "seconds", "first_loss", "last_loss")
 
 
 def write_corpus(place: Path) -> None:
-    """The same text in both forms: shards, and full blocks of 128 tokens as HF's script has them."""
+    """The same text in both forms: shards, and full blocks of 128 tokens as HF has them."""
     import clozeworks
     from clozeworks.text.load import load_tokenizer
 
-    vocabulary = data("vocab/bert-base-uncased-vocab.txt")
-    lines = list(islice(read_lines(data("wiki_en/wiki_en.txt.xz")), CORPUS_LINES))
+    vocabulary = data(VOCABULARY)
+    lines = list(islice(read_lines(data(CORPUS)), CORPUS_LINES))
     (place / "corpus.txt").write_text("\n".join(lines), "utf-8")
     load_tokenizer(vocabulary).save(place / "tokenizer")
     with silence():
@@ -101,8 +101,9 @@ def hf_blocks(place: Path) -> tuple[list[dict[str, Any]], Any]:
 
 
 def hf_sample(place: Path, steps: tuple[int, int], bf16: bool) -> Sample:
-    from harness.peers import trainer_run
     from transformers import BertConfig, BertForMaskedLM
+
+    from harness.peers import trainer_run
 
     rows, collator = hf_blocks(place)
     model = BertForMaskedLM(
@@ -200,10 +201,13 @@ def main(options: argparse.Namespace) -> None:
 
 def drive(quick: bool, rounds: int) -> None:
     """Every contender in turn, then the table, the file and the last line."""
+    for name in (CORPUS, VOCABULARY):
+        data(name)
     before = machine()
     kept = Kept(f"pretrain{'-quick' * quick}/{before['code']}")
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
+        print("cutting the corpus", flush=True)
         apart(__file__, "--run", "corpus", "--place", place)
         variant, tried = fastest_variant(kept, place, quick)
         names = {"hf_best": f"hf_best:{variant}"}

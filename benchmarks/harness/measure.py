@@ -4,12 +4,15 @@ import argparse
 import importlib.util
 import json
 import os
+import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 CACHE = ROOT / "benchmarks" / "cache"
 STOPPED = 130
 """Exit code after Ctrl-C, as shells have it."""
+PATIENCE = 60
+"""Seconds a process has to end in after it was asked to."""
 
 Sample = dict[str, Any]
 
@@ -57,12 +62,16 @@ def apart(*command: str | Path) -> Sample:
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
         began = time.perf_counter()
         child = subprocess.Popen(
-            [sys.executable, *map(str, command)], stdout=out, stderr=errors, env=environ
+            [sys.executable, *map(str, command)],
+            stdout=out,
+            stderr=errors,
+            env=environ,
+            start_new_session=True,  # Ctrl-C reaches it through `_stop`, once
         )
         try:
             _, status, usage = os.wait4(child.pid, 0)
         except BaseException:
-            child.kill()
+            _stop(child)
             raise
         child.returncode = os.waitstatus_to_exitcode(status)
         wall = time.perf_counter() - began
@@ -73,6 +82,16 @@ def apart(*command: str | Path) -> Sample:
         last = (out.read().splitlines() or [""])[-1]
     found: Sample = json.loads(last) if last.startswith("{") else {}
     return {**found, "wall": wall, "peak_mb": usage.ru_maxrss * 1024 / 1e6}
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    """Ask the process to end, so that a training run may save itself; then make it."""
+    child.terminate()
+    try:
+        child.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
 
 
 class Kept:
@@ -94,8 +113,7 @@ class Kept:
 
     def clear(self) -> None:
         """Forget them: the benchmark is done, and the next one measures anew."""
-        for path in self.folder.glob("*.json"):
-            path.unlink()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def code_version() -> str:
@@ -111,7 +129,7 @@ def interleaved(
     samples: dict[str, list[Sample]] = {name: [] for name in contenders}
     for number in range(rounds):
         for name in contenders:
-            sample = kept.get(f"{name}-{number}", lambda name=name: run(name))  # type: ignore[misc]
+            sample = kept.get(f"{name}-{number}", partial(run, name))
             samples[name].append(sample)
             print(f"round {number + 1} of {rounds}: {name} {brief(sample)}", flush=True)
     return samples
@@ -147,7 +165,7 @@ def spreads(samples: Mapping[str, Sequence[Sample]]) -> dict[str, dict[str, Any]
 
 def median(samples: Sequence[Sample], key: str) -> float:
     """The median of one figure."""
-    return statistics.median(sample[key] for sample in samples)
+    return float(statistics.median(sample[key] for sample in samples))
 
 
 def table(samples: Mapping[str, Sequence[Sample]], keys: Sequence[str]) -> str:
@@ -201,9 +219,11 @@ def conclude(
 
 
 def started(options: argparse.ArgumentParser, main: Callable[[argparse.Namespace], None]) -> None:
-    """Parse the arguments and run; after Ctrl-C say how to go on."""
+    """Parse the arguments and run; after Ctrl-C or SIGTERM say how to go on."""
+    chosen = options.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        main(options.parse_args())
+        main(chosen)
     except KeyboardInterrupt:
         print("stopped; what was measured is kept: give the same command again", file=sys.stderr)
         sys.exit(STOPPED)

@@ -144,6 +144,16 @@ def test_a_file_appears_whole(tmp_path):
     assert names_in(path.parent) == ["x.txt"]
 
 
+def test_a_reader_of_the_old_file_keeps_it_whole(tmp_path):
+    path = tmp_path / "x.txt"
+    path.write_text("old")
+    with path.open() as reader:
+        with write_file(path) as stream:
+            stream.write("newer")
+        assert reader.read() == "old"
+    assert path.read_text() == "newer"
+
+
 def test_a_failed_write_leaves_what_was_there(tmp_path):
     path = tmp_path / "x.txt"
     path.write_text("old")

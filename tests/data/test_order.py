@@ -97,6 +97,14 @@ def check_group(group, length, plan, paired):
         assert rest == []
 
 
+def test_shards_come_in_another_order_each_epoch():
+    stream = shard_stream([[7, 3, 9, 12]] * 20, paired=False)
+    orders = {tuple(np.concatenate(stream.steps(epoch)).tolist()) for epoch in range(3)}
+    assert len(orders) == 3
+    other = shard_stream([[7, 3, 9, 12]] * 20, paired=False, seed=1)
+    assert tuple(np.concatenate(other.steps(0)).tolist()) not in orders
+
+
 def test_pairs_differ_between_epochs_and_seeds_and_are_functions_of_them():
     documents = [[4] * 20] * 5
     stream = shard_stream(documents, paired=True)

@@ -1,6 +1,6 @@
 """Laws of the Engine: order kept, company without effect, files of any size in bounded memory."""
 
-from itertools import count, islice
+from itertools import islice
 
 import pytest
 import torch
@@ -54,7 +54,7 @@ def test_a_long_stream_is_read_no_further_than_a_window_ahead(engine):
 
     def stream():
         nonlocal given
-        for i in count():
+        for i in range(50_000):
             given += 1
             yield ClassifyExample(text="a" if i % 2 else "lost parcel")
 

@@ -60,23 +60,30 @@ def what_it_left(folder: Path) -> tuple[dict[str, bytes], list[dict[str, object]
     return files, [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
 
 
+def in_a_child(folder: Path) -> int:
+    """Start the run in another process, and give its number."""
+    child = os.fork()
+    if child == 0:
+        with silence():
+            small_run(folder)
+        os._exit(0)
+    return child
+
+
 def kill_until_done(folder: Path, seed: int, most: int) -> int:
     """Run in a child that is killed at a random moment, until one finishes; how many died."""
+    began = time.monotonic()
+    os.waitpid(in_a_child(folder.with_name("timed")), 0)
+    whole = time.monotonic() - began
     chance = random.Random(seed)
-    for killed in range(1000):
-        child = os.fork()
-        if child == 0:
-            with silence():
-                small_run(folder)
-            os._exit(0)
+    for killed in range(most + 1):
+        child = in_a_child(folder)
         if killed < most:
-            time.sleep(chance.uniform(0.02, 0.35))
+            time.sleep(chance.uniform(0, whole / 4))
             os.kill(child, signal.SIGKILL)
         if os.waitpid(child, 0)[1] == 0:
             return killed
-        if killed >= most:
-            raise SystemExit("a run that nobody killed did not finish")
-    return 1000
+    raise SystemExit("a run that nobody killed did not finish")
 
 
 if __name__ == "__main__":

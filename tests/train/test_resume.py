@@ -140,10 +140,10 @@ def test_kill_9_at_random_moments_changes_nothing(straight, tmp_path):
         "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)]),
         "OMP_NUM_THREADS": "1",
     }
-    script = [sys.executable, str(HERE / "small_run.py"), str(tmp_path / "run"), "0", "12"]
+    script = [sys.executable, str(HERE / "small_run.py"), str(tmp_path / "run"), "0", "8"]
     done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) >= 3
+    assert int(done.stdout) >= 1
     same(tmp_path / "run", straight())
 
 
