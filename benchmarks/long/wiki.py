@@ -19,8 +19,8 @@ import clozeworks
 from clozeworks.core.files import write_file
 from clozeworks.core.records import as_json
 from clozeworks.data.read import read_examples
-from clozeworks.evaluate.baseline import Baseline
-from clozeworks.evaluate.classify import judge
+from clozeworks.evaluation.baseline import Baseline
+from clozeworks.evaluation.classify import judge
 from clozeworks.tasks.classify import ClassifyExample
 from clozeworks.text.train import TokenizerSettings
 from clozeworks.train.loop import TrainSettings
@@ -62,9 +62,7 @@ def pretrained(corpus: Path, out: Path, options: argparse.Namespace) -> Path:
             )
         )
     clozeworks.prepare(
-        clozeworks.PrepareRecipe(
-            files=[corpus], tokenizer=out / "tokenizer", out=out / "shards"
-        )
+        clozeworks.PrepareRecipe(files=[corpus], tokenizer=out / "tokenizer", out=out / "shards")
     )
     done = find(options.language, kind="pretrain")
     if done is not None:

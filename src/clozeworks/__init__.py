@@ -7,11 +7,13 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from clozeworks.api import *  # noqa: F403
+    from clozeworks.showcase import *  # noqa: F403
 
 
 def __getattr__(name: str) -> Any:
     """The verbs and their recipes, imported when first used: torch takes seconds to load."""
-    api = importlib.import_module("clozeworks.api")
-    if name in api.__all__:
-        return getattr(api, name)
+    for source in ("clozeworks.api", "clozeworks.showcase"):
+        module = importlib.import_module(source)
+        if name in module.__all__:
+            return getattr(module, name)
     raise AttributeError(f"module 'clozeworks' has no attribute {name!r}")

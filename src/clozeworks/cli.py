@@ -1,6 +1,5 @@
 """The command line: argv in, text out; flags and help are made from the settings classes."""
 
-import importlib
 import os
 import sys
 from collections.abc import Mapping
@@ -65,16 +64,12 @@ def _run(argv: list[str]) -> None:
         print(clozeworks.__version__)
         return
     name = choose(argv[0], VERBS, "verb")
-    # what a verb needs is imported when it is asked for: --help must not wait for torch
-    from clozeworks import api
-
     verb, rest = VERBS[name], argv[1:]
     if name == "list":
-        _print_sections(api.listing())
+        _print_sections(clozeworks.listing())
         return
-    module: Any = api if name != "demo" else importlib.import_module("clozeworks.demo")
-    recipe = _recipe(name, verb, getattr(module, verb.recipe), rest)
-    _show(getattr(module, name)(recipe))
+    recipe = _recipe(name, verb, getattr(clozeworks, verb.recipe), rest)
+    _show(getattr(clozeworks, name)(recipe))
 
 
 def _overview() -> str:
@@ -88,7 +83,7 @@ def _overview() -> str:
             "",
             *lines,
             "",
-            "Every verb also takes --recipe FILE, a TOML file of settings; flags go before it.",
+            "Every verb also takes --recipe FILE, a TOML file of settings; a flag overrides it.",
         ]
     )
 
@@ -106,7 +101,7 @@ def _recipe(name: str, verb: Verb, kind: type[Settings], argv: list[str]) -> Set
         flags,
         args=argv,
         prog=prog,
-        description=verb.help.capitalize() + ".",
+        description=verb.help[0].upper() + verb.help[1:] + ".",
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     return validated(kind, {**values, **_gathered(kind, parsed)}, prog)
@@ -171,6 +166,9 @@ def _flags(verb: Verb, kind: type[Settings], task: str | None, values: Mapping[s
             from clozeworks.tasks import TASKS
 
             annotation, default = TASKS.get(task).Config, TASKS.get(task).Config()
+        if isinstance(default, BaseModel):
+            annotation = _unchecked(type(default))
+            default = annotation(**{n: getattr(default, n) for n in type(default).model_fields})
         if name in values:
             default = _merged(annotation, default, values[name])
         if name == "encoder":
@@ -186,15 +184,26 @@ def _flags(verb: Verb, kind: type[Settings], task: str | None, values: Mapping[s
     return create_model(kind.__name__, __base__=Settings, **fields)
 
 
+def _unchecked(kind: type[BaseModel]) -> type[BaseModel]:
+    """The same settings without their checks: those are made at the end, with our own errors."""
+    fields: dict[str, Any] = {}
+    for name, info in kind.model_fields.items():
+        default = info.get_default(call_default_factory=True)
+        annotation: Any = info.annotation
+        if isinstance(default, BaseModel):
+            annotation = _unchecked(type(default))
+            default = annotation(**default.model_dump())
+        fields[name] = (annotation, Field(default=default, description=info.description))
+    return create_model(kind.__name__, __base__=Settings, __doc__=kind.__doc__, **fields)
+
+
 def _merged(annotation: Any, default: Any, value: Any) -> Any:
     """A value from a recipe file as the setting's own type."""
     if isinstance(default, BaseModel) and isinstance(value, Mapping):
         return type(default).model_validate({**default.model_dump(), **value})
-    if annotation is Path:
-        return Path(value)
     if annotation == list[Path]:
         return [Path(item) for item in value]
-    return value
+    return Path(value) if annotation in (Path, Path | None) else value
 
 
 def _column_flags(task: str | None, given: Mapping[str, str]) -> dict[str, Any]:

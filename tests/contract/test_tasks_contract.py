@@ -7,8 +7,8 @@ from clozeworks.core.bundle import Card
 from clozeworks.core.config import Settings
 from clozeworks.core.records import Example, Prediction
 from clozeworks.data.batches import Group, pack
+from clozeworks.inference.engine import Engine
 from clozeworks.interop.huggingface import write_bundle
-from clozeworks.predict.engine import Engine
 from clozeworks.tasks import TASKS
 from clozeworks.train.loop import TrainSettings, take_step
 from clozeworks.train.optim import AdamW

@@ -24,6 +24,7 @@ from clozeworks import tasks
 from clozeworks.core.bundle import CARD, Calibration, Card, open_bundle
 from clozeworks.core.errors import UserError
 from clozeworks.data.batches import Group, pack
+from clozeworks.inference.engine import task_of
 from clozeworks.interop.huggingface import (
     check_match,
     family_of,
@@ -34,7 +35,6 @@ from clozeworks.interop.huggingface import (
 from clozeworks.model.encoder import Encoder
 from clozeworks.model.families.bert import Bert
 from clozeworks.model.heads import Model, Pooler
-from clozeworks.predict.engine import task_of
 from clozeworks.text.load import load_tokenizer
 from tiny import CONFIG, LABELS, PIECES, TOKENIZER, gap, make_groups, make_model, make_task
 

@@ -10,7 +10,7 @@ from clozeworks import tasks
 from clozeworks.core.errors import UserError
 from clozeworks.core.records import Sequence, Vocabulary
 from clozeworks.data.batches import Group
-from clozeworks.predict.engine import Engine
+from clozeworks.inference.engine import Engine
 from clozeworks.tasks.base import Draw
 from tiny import DRAW, TOKENIZER, VOCABULARY, make_groups, make_model, make_task
 

@@ -6,6 +6,9 @@ from clozeworks.api.finetune import FinetuneRecipe, finetune
 from clozeworks.api.look import DoctorRecipe, InfoRecipe, doctor, info, listing
 from clozeworks.api.predict import PredictRecipe, predict
 from clozeworks.api.pretrain import PretrainRecipe, PretrainSettings, pretrain
+from clozeworks.data.prepare import PrepareSettings
+from clozeworks.text.train import TokenizerSettings
+from clozeworks.train.loop import TrainSettings
 
 __all__ = [
     "DoctorRecipe",
@@ -14,9 +17,12 @@ __all__ = [
     "InfoRecipe",
     "PredictRecipe",
     "PrepareRecipe",
+    "PrepareSettings",
     "PretrainRecipe",
     "PretrainSettings",
     "TokenizerRecipe",
+    "TokenizerSettings",
+    "TrainSettings",
     "doctor",
     "evaluate",
     "finetune",

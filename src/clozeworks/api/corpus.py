@@ -49,6 +49,8 @@ def tokenizer(recipe: TokenizerRecipe) -> TokenizerTrained:
 
     Raises UserError for unreadable files, or a corpus too small for the size asked for.
     """
+    if not recipe.files:
+        raise UserError("name at least one file of text to learn from")
     if recipe.out.exists():
         raise UserError(f"{recipe.out} already exists; choose another --out, or remove it")
 

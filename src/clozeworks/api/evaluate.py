@@ -8,10 +8,10 @@ from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
 from clozeworks.core.log import Meter, say
 from clozeworks.data.read import read_examples
-from clozeworks.evaluate.classify import Evaluation, judge
-from clozeworks.evaluate.classify_sections import classify_sections
-from clozeworks.evaluate.report import write_json, write_report
-from clozeworks.predict.engine import Engine
+from clozeworks.evaluation.classify import Evaluation, judge
+from clozeworks.evaluation.classify_sections import classify_sections
+from clozeworks.evaluation.report import write_json, write_report
+from clozeworks.inference.engine import Engine
 from clozeworks.train.precision import Precision
 
 

@@ -19,9 +19,9 @@ from clozeworks.data.batches import Group
 from clozeworks.data.order import ExampleStream
 from clozeworks.data.read import read_examples
 from clozeworks.data.split import hold_out
+from clozeworks.inference.engine import Engine
 from clozeworks.interop.huggingface import labels_of
 from clozeworks.model.heads import Model
-from clozeworks.predict.engine import Engine
 from clozeworks.tasks.base import Task
 from clozeworks.text.load import load_tokenizer
 from clozeworks.text.tokenizer import Tokenizer

@@ -8,10 +8,10 @@ from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
 from clozeworks.core.log import say
 from clozeworks.core.run import Run, versions
+from clozeworks.inference.engine import Engine
 from clozeworks.interop.huggingface import check_match, open_model, write_bundle
 from clozeworks.model.encoder import initialise
 from clozeworks.model.heads import Model
-from clozeworks.predict.engine import Engine
 from clozeworks.tasks.base import Task
 from clozeworks.text.tokenizer import Tokenizer
 from clozeworks.train.loop import TrainSettings

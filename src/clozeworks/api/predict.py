@@ -14,7 +14,7 @@ from clozeworks.core.log import Meter, say
 from clozeworks.core.records import Prediction
 from clozeworks.data.read import read_examples
 from clozeworks.data.sources.base import open_source
-from clozeworks.predict.engine import Engine
+from clozeworks.inference.engine import Engine
 from clozeworks.train.precision import Precision
 
 Row = dict[str, Any]

@@ -56,6 +56,8 @@ class Vocabulary:
     """Ids never masked, predicted or drawn: the five above and any reserved `[unused…]` ids."""
     drawable: Ints = field(repr=False)
     """Ids a random replacement may give, ascending, int64: everything that is not special."""
+    pieces: tuple[str, ...] = field(repr=False)
+    """The pieces in id order."""
 
     @classmethod
     def of(cls, pieces: list[str]) -> "Vocabulary":
@@ -67,7 +69,7 @@ class Vocabulary:
             i for p, i in ids.items() if p in names or (p.startswith("[unused") and p[-1] == "]")
         )
         drawable = np.array([i for i in range(len(pieces)) if i not in special], dtype=np.int64)
-        return cls(len(pieces), pad, unknown, start, sep, mask, special, drawable)
+        return cls(len(pieces), pad, unknown, start, sep, mask, special, drawable, tuple(pieces))
 
 
 def as_json(record: BaseModel) -> dict[str, Any]:

@@ -51,8 +51,8 @@ class MlmExample(Example):
 class Filling(Prediction):
     """One token that could stand at a [MASK]."""
 
-    token: int
-    """Its id."""
+    token: str
+    """The piece; `##` before it continues a word."""
     probability: float
     """Its probability."""
 
@@ -139,12 +139,14 @@ class Mlm(Task):
 
     def decode(self, output: Output, batch: Batch) -> list[Part]:
         parts: list[Part] = [{"fillings": []} for _ in batch.firsts]
+        pieces = self.vocabulary.pieces
         owner = torch.searchsorted(batch.offsets, output["rows"], right=True) - 1
         for i, tokens, shares in zip(
             owner.tolist(), output["tokens"].tolist(), output["probabilities"].tolist(), strict=True
         ):
             pairs = zip(tokens, shares, strict=True)
-            parts[i]["fillings"].append([Filling(token=t, probability=p) for t, p in pairs])
+            named = [Filling(token=pieces[t], probability=p) for t, p in pairs]
+            parts[i]["fillings"].append(named)
         return parts
 
     def join(self, example: MlmExample, parts: list[Part]) -> MlmPrediction:

@@ -39,6 +39,8 @@ class AdamW:
         self.betas, self.eps, self.clip = betas, eps, clip
         self.steps = 0
         self._sums: list[Tensor] | None = None
+        self._scratch = torch.empty(CHUNK, device=self.masters[0].device)
+        """A chunk of gradient in fp32; used again and again, so that it stays in the cache."""
         for parameter, master in zip(self.parameters, self.masters, strict=True):
             parameter.data = master if dtype == torch.float32 else master.to(dtype)
 
@@ -85,10 +87,12 @@ class AdamW:
         chunks = zip(*(t.reshape(-1).split(CHUNK) for t in flat), strict=True)
         steps = torch.tensor(float(self.steps), device=gradient.device)
         for master, grad, first, second, working in chunks:
-            grad = grad.float() * scale
+            scaled = self._scratch[: len(grad)].copy_(grad)
+            if scale < 1:
+                scaled.mul_(scale)
             torch._fused_adamw_(
                 [master],
-                [grad],
+                [scaled],
                 [first],
                 [second],
                 [],

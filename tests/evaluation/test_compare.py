@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clozeworks.core.errors import UserError
-from clozeworks.evaluate.compare import (
+from clozeworks.evaluation.compare import (
     Judged,
     differences,
     digest_rows,

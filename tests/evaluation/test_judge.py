@@ -7,14 +7,14 @@ import pytest
 
 from clozeworks.core.bundle import Calibration
 from clozeworks.core.errors import UserError
-from clozeworks.evaluate.classify import (
+from clozeworks.evaluation.classify import (
     QUOTED_CHARACTERS,
     QUOTED_ROWS,
     Comparison,
     compare,
     judge,
 )
-from clozeworks.evaluate.report import write_json
+from clozeworks.evaluation.report import write_json
 from clozeworks.metrics.calibrate import softmax
 from clozeworks.tasks.classify import ClassifyExample, ClassifyPrediction
 

@@ -9,7 +9,7 @@ import numpy as np
 from clozeworks.core.bundle import Calibration
 from clozeworks.core.errors import UserError
 from clozeworks.core.records import Record
-from clozeworks.evaluate.compare import (
+from clozeworks.evaluation.compare import (
     Difference,
     Interval,
     Judged,
@@ -18,7 +18,7 @@ from clozeworks.evaluate.compare import (
     marks_of,
     proportion,
 )
-from clozeworks.evaluate.slices import Slice, slices
+from clozeworks.evaluation.slices import Slice, slices
 from clozeworks.metrics.calibrate import (
     Bools,
     CoverageCurve,

@@ -11,13 +11,13 @@ import pytest
 
 from clozeworks.core.bundle import Calibration
 from clozeworks.core.errors import UserError
-from clozeworks.evaluate.catalogue import LANGUAGES, catalogue
-from clozeworks.evaluate.classify import judge
-from clozeworks.evaluate.classify_sections import classify_sections
-from clozeworks.evaluate.figures import Axes, Line, line_chart
-from clozeworks.evaluate.matrix import NAMED_COLUMNS, clip, half_widths, lay_out
-from clozeworks.evaluate.report import render, write_report
-from clozeworks.evaluate.sections import Column, Matrix, Quote, Quotes, Table, Text
+from clozeworks.evaluation.catalogue import LANGUAGES, catalogue
+from clozeworks.evaluation.classify import judge
+from clozeworks.evaluation.classify_sections import classify_sections
+from clozeworks.evaluation.figures import Axes, Line, line_chart
+from clozeworks.evaluation.matrix import NAMED_COLUMNS, clip, half_widths, lay_out
+from clozeworks.evaluation.report import render, write_report
+from clozeworks.evaluation.sections import Column, Matrix, Quote, Quotes, Table, Text
 from clozeworks.metrics.calibrate import softmax
 from clozeworks.tasks.classify import ClassifyExample, ClassifyPrediction
 
@@ -70,9 +70,9 @@ class Page(HTMLParser):
 
 
 def used_keys():
-    source = (files("clozeworks.evaluate") / "classify_sections.py").read_text("utf-8")
+    source = (files("clozeworks.evaluation") / "classify_sections.py").read_text("utf-8")
     pages = "".join(
-        (files("clozeworks.evaluate") / "templates" / name).read_text("utf-8")
+        (files("clozeworks.evaluation") / "templates" / name).read_text("utf-8")
         for name in ("report.html.jinja", "sections.html.jinja")
     )
     keys = catalogue("en").keys()

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from clozeworks.evaluate.catalogue import Words, catalogue
-from clozeworks.evaluate.classify import Evaluation, JudgedRow
-from clozeworks.evaluate.compare import Difference, Interval, differences, proportion
-from clozeworks.evaluate.figures import Axes, Line, curves_panel, legend, reliability_panel
-from clozeworks.evaluate.matrix import NAMED_COLUMNS
-from clozeworks.evaluate.sections import (
+from clozeworks.evaluation.catalogue import Words, catalogue
+from clozeworks.evaluation.classify import Evaluation, JudgedRow
+from clozeworks.evaluation.compare import Difference, Interval, differences, proportion
+from clozeworks.evaluation.figures import Axes, Line, curves_panel, legend, reliability_panel
+from clozeworks.evaluation.matrix import NAMED_COLUMNS
+from clozeworks.evaluation.sections import (
     Column,
     Figure,
     Matrix,
@@ -19,7 +19,7 @@ from clozeworks.evaluate.sections import (
     Table,
     Text,
 )
-from clozeworks.evaluate.slices import Slice
+from clozeworks.evaluation.slices import Slice
 from clozeworks.metrics.classify import Averages, ClassRow
 
 LONGEST_OPEN_TABLE = 30

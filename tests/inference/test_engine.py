@@ -7,11 +7,11 @@ import torch
 
 from clozeworks.core.bundle import Calibration, Card
 from clozeworks.core.errors import UserError
+from clozeworks.inference import engine as engine_module
+from clozeworks.inference.engine import WINDOW, Engine
 from clozeworks.interop.huggingface import write_bundle
 from clozeworks.model.encoder import Encoder
 from clozeworks.model.heads import Model, Pooler
-from clozeworks.predict import engine as engine_module
-from clozeworks.predict.engine import WINDOW, Engine
 from clozeworks.tasks.classify import ClassifyExample
 from tiny import CONFIG, LABELS, TOKENIZER, make_examples, make_model, make_task
 

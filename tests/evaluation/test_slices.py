@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clozeworks.evaluate.slices import language, slices, words
+from clozeworks.evaluation.slices import language, slices, words
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ from clozeworks.api.evaluate import evaluate_live, summary
 from clozeworks.api.model import open_engine
 from clozeworks.core.log import say
 from clozeworks.data.read import read_examples
-from clozeworks.evaluate.baseline import Baseline
-from clozeworks.evaluate.classify import Evaluation, compare, judge
-from clozeworks.evaluate.classify_sections import classify_sections
-from clozeworks.evaluate.figures import Axes, Line, line_chart
-from clozeworks.evaluate.report import write_json, write_report
-from clozeworks.evaluate.sections import Section, Text
+from clozeworks.evaluation.baseline import Baseline
+from clozeworks.evaluation.classify import Evaluation, compare, judge
+from clozeworks.evaluation.classify_sections import classify_sections
+from clozeworks.evaluation.figures import Axes, Line, line_chart
+from clozeworks.evaluation.report import write_json, write_report
+from clozeworks.evaluation.sections import Section, Text
 from clozeworks.tasks.classify import ClassifyExample
 
 WORDS: dict[str, dict[str, str]] = {

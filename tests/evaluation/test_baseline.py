@@ -3,7 +3,7 @@
 import pytest
 
 from clozeworks.core.errors import UserError
-from clozeworks.evaluate.baseline import Baseline
+from clozeworks.evaluation.baseline import Baseline
 from clozeworks.tasks.classify import ClassifyExample
 
 STEMS = {

@@ -4,7 +4,7 @@ from math import sqrt
 from typing import NamedTuple
 from unicodedata import east_asian_width
 
-from clozeworks.evaluate.sections import Matrix
+from clozeworks.evaluation.sections import Matrix
 
 NAMED_COLUMNS = 3
 """Up to this many classes the columns bear names; with more, the numbers of the rows."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import matplotlib
 import matplotlib.figure
 
-from clozeworks.evaluate.sections import Figure, Key, Panel
+from clozeworks.evaluation.sections import Figure, Key, Panel
 from clozeworks.metrics.calibrate import ReliabilityBin
 
 COLOURS = ("#0b62a8", "#d1495b", "#2e8b57", "#8a5fbf", "#c98a00", "#4d4d4d")

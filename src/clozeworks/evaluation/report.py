@@ -12,9 +12,9 @@ from pydantic import BaseModel
 from clozeworks.core.files import write_file
 from clozeworks.core.records import as_json
 from clozeworks.core.run import versions
-from clozeworks.evaluate.catalogue import catalogue
-from clozeworks.evaluate.matrix import lay_out
-from clozeworks.evaluate.sections import Section
+from clozeworks.evaluation.catalogue import catalogue
+from clozeworks.evaluation.matrix import lay_out
+from clozeworks.evaluation.sections import Section
 
 
 def write_report(
@@ -51,7 +51,7 @@ def render(title: str, sections: Sequence[Section], language: str = "en") -> str
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("clozeworks.evaluate"),
+        loader=jinja2.PackageLoader("clozeworks.evaluation"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -13,8 +13,8 @@ from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import read_lines, write_file
 from clozeworks.core.log import clock, say
-from clozeworks.demo.gather import python_prose
-from clozeworks.demo.report import write_demo_report
+from clozeworks.showcase.gather import python_prose
+from clozeworks.showcase.report import write_demo_report
 from clozeworks.text.audit import audit
 from clozeworks.text.load import load_tokenizer
 from clozeworks.text.train import TokenizerSettings

@@ -17,6 +17,6 @@ Words = Mapping[str, str]
 def catalogue(language: str) -> Words:
     """The strings in one language; raises UserError naming the languages there are."""
     name = choose(language, LANGUAGES, "report language")
-    text = (files("clozeworks.evaluate") / "templates" / f"{name}.json").read_text("utf-8")
+    text = (files("clozeworks.evaluation") / "templates" / f"{name}.json").read_text("utf-8")
     words: dict[str, str] = json.loads(text)
     return words

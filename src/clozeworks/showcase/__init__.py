@@ -1,5 +1,5 @@
 """The whole path on text that is already here: `demo` gathers, trains, judges and predicts."""
 
-from clozeworks.demo.run import DemoRecipe, demo
+from clozeworks.showcase.run import DemoRecipe, demo
 
 __all__ = ["DemoRecipe", "demo"]
