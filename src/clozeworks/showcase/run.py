@@ -26,6 +26,8 @@ HELPDESK = (DATA / "helpdesk_en.txt", DATA / "helpdesk_zh.txt")
 INTENTS = {split: DATA / f"intents_{split}.jsonl" for split in ("train", "dev", "test")}
 MARK = "clozeworks-demo.txt"
 """A folder with this file was made by the demo, and may be made anew by it."""
+WINDOW = 64
+"""Tokens a sequence: what customers write is short, and short sequences are learned from sooner."""
 QUESTIONS = (
     "hii, parcel says delivered but nothing here??",
     "the lamp arrived with a crack in the glass",
@@ -124,8 +126,9 @@ def _pretrain(out: Path, corpus: list[Path], minutes: float) -> Path:
             data=out / "shards",
             out=out / "pretrained",
             size="mini",
+            max_length=WINDOW,
             held_out_tokens=20_000,
-            train=api.PretrainSettings(duration=f"{minutes:g} minutes", lr=1e-3, batch=4096),
+            train=api.PretrainSettings(duration=f"{minutes:g} minutes", lr=1e-3, batch=1024),
         )
     )
     return made.bundle
@@ -140,8 +143,8 @@ def _finetune(out: Path, model: Path, name: str, *, scratch: bool) -> Any:
             model=model,
             out=out / name,
             scratch=scratch,
-            settings={"max_length": 96},
-            train=TrainSettings(duration="12 epochs", lr=3e-4, batch=16),
+            settings={"max_length": WINDOW},
+            train=TrainSettings(duration="12 epochs", lr=5e-4, batch=16),
         )
     )
 
