@@ -25,9 +25,8 @@ from clozeworks.model.encoder import Encoder, initialise
 from clozeworks.model.heads import Model
 from clozeworks.tasks.base import Task
 from clozeworks.text.load import load_tokenizer
+from clozeworks.train.fit import optimizer_for
 from clozeworks.train.loop import TrainSettings, prepare, train
-from clozeworks.train.optim import AdamW
-from clozeworks.train.precision import pick_dtype
 from clozeworks.train.state import Cursor
 
 GEMM = 2048
@@ -50,15 +49,7 @@ def steps_timed(
     model: Model, task: Task, stream: Stream, settings: TrainSettings, steps: tuple[int, int]
 ) -> Timed:
     """Train for (warm-up, measured) steps, set up as `train.fit` does; time the measured ones."""
-    if settings.dropout is not None:
-        model.set_dropout(settings.dropout)
-    optimizer = AdamW(
-        model,
-        pick_dtype(settings.precision, model.device),
-        decay=settings.decay,
-        betas=(0.9, settings.beta2),
-        clip=settings.clip,
-    )
+    optimizer = optimizer_for(model, settings)
     warm, measured = steps
     events, ends = [], []
     state = (optimizer, Cursor(total=warm + measured))

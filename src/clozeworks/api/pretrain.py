@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from pydantic import Field
 
 from clozeworks import tasks
@@ -19,9 +20,10 @@ from clozeworks.core.run import Run
 from clozeworks.data.order import ShardStream
 from clozeworks.data.pairs import held_out
 from clozeworks.data.shards import MANIFEST, Shards
+from clozeworks.metrics.classify import Floats
 from clozeworks.model.config import EncoderConfig
 from clozeworks.model.encoder import Encoder, initialise
-from clozeworks.model.heads import Model
+from clozeworks.model.heads import Model, TokenHead
 from clozeworks.tasks.base import Task
 from clozeworks.text.load import load_tokenizer
 from clozeworks.text.tokenizer import Tokenizer
@@ -43,6 +45,9 @@ class PretrainSettings(TrainSettings):
     batch: int = Field(default=8192, gt=0)
     unit: Literal["tokens", "examples"] = "tokens"
     beta2: float = Field(default=0.98, gt=0, lt=1)
+    eps: float = Field(default=1e-6, gt=0)
+    """Added to the root of AdamW's second moment; at 1e-6, as BERT's, the faint steady gradients of
+    words that hardly occur do not all push their vectors the same way."""
     dropout: float | None = Field(default=0.0, ge=0, lt=1)
 
 
@@ -103,7 +108,10 @@ def pretrain(recipe: PretrainRecipe) -> Pretrained:
     run = Run.start(recipe.out, "pretrain", recipe, _inputs(recipe))
     stream = _stream(recipe, shards, train, task)
     judged_on = _stream(recipe.model_copy(update={"train": PretrainSettings()}), shards, held, task)
-    unigram = unigram_loss(shards, train, held)
+    chances = frequencies(shards, train, tokenizer.vocabulary.size)
+    unigram = unigram_loss(shards, held, chances)
+    if recipe.model is None and "mlm" in model.heads:
+        begin_with_frequencies(model, chances)
     say(
         f"{len(train):,} documents to learn from, {len(held):,} held out; "
         f"loss of guessing by frequency: {unigram:.3f} nats"
@@ -159,15 +167,32 @@ def _inputs(recipe: PretrainRecipe) -> dict[str, str]:
     return {path.name: digest(path) for path in [recipe.data / MANIFEST, *weights]}
 
 
-def unigram_loss(shards: Shards, train: Ints, held: Ints) -> float:
-    """Cross-entropy in nats of the held-out tokens under the training tokens' frequencies.
+def frequencies(shards: Shards, documents: Ints, size: int) -> Floats:
+    """How likely each id is in some documents, [size] float64; none is impossible.
 
-    Every id counts once more than it was seen, so that none is impossible.
+    Every id counts once more than it was seen.
     """
-    size = load_tokenizer(shards.tokenizer_folder).vocabulary.size
-    seen, wanted = _histogram(shards, train, size), _histogram(shards, held, size)
-    chances = (seen + 1) / (seen + 1).sum()
+    seen = _histogram(shards, documents, size) + 1
+    return np.asarray(seen / seen.sum(), dtype=np.float64)
+
+
+def unigram_loss(shards: Shards, held: Ints, chances: Floats) -> float:
+    """Cross-entropy in nats of the held-out tokens under `chances`."""
+    wanted = _histogram(shards, held, len(chances))
     return float(-(wanted * np.log(chances)).sum() / max(1, wanted.sum()))
+
+
+def begin_with_frequencies(model: Model, chances: Floats) -> None:
+    """Set the bias of a fresh masked-token head to the logarithm of each token's frequency.
+
+    Otherwise every word that hardly occurs is first pushed away from all that is read, in one
+    direction: their vectors become alike (Gao et al. 2019, "representation degeneration"), and
+    what is fine-tuned on them later cannot tell them apart.
+    """
+    head = model.heads["mlm"]
+    assert isinstance(head, TokenHead)
+    with torch.no_grad():
+        head.bias.copy_(torch.from_numpy(np.log(chances)))
 
 
 def _histogram(shards: Shards, documents: Ints, size: int) -> Ints:

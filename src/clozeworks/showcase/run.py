@@ -45,14 +45,14 @@ class DemoRecipe(Settings):
     """Folder for everything the demo makes."""
     language: Literal["en", "zh"] = "en"
     """Language of the report."""
-    minutes: float = Field(default=2.0, gt=0)
+    minutes: float = Field(default=3.0, gt=0)
     """Minutes of pretraining."""
     fresh: bool = False
     """Begin again in a folder an earlier demo made; without it, what is there is used."""
 
 
 def demo(recipe: DemoRecipe) -> dict[str, str]:
-    """Run the whole path; at most six minutes on two cores with the default two of pretraining.
+    """Run the whole path; at most six minutes on two cores with the default three of pretraining.
 
     Begun again, it goes on where it was stopped. Raises UserError if `out` is somebody else's.
     """

@@ -56,15 +56,7 @@ class Fit:
         Interrupted after Ctrl-C or SIGTERM, the step finished and saved.
         """
         settings, model = self.settings, self.model
-        if settings.dropout is not None:
-            model.set_dropout(settings.dropout)
-        optimizer = AdamW(
-            model,
-            pick_dtype(settings.precision, model.device),
-            decay=settings.decay,
-            betas=(0.9, settings.beta2),
-            clip=settings.clip,
-        )
+        optimizer = optimizer_for(model, settings)
         cursor = self._begin(optimizer)
         judged: Mapping[str, float] = {}
         with Track(self.run.path) as track, _stop_signals() as stopping:
@@ -115,6 +107,20 @@ class Fit:
                         f"saved in {self.run.path}: give the same command again to continue"
                     )
         return judged
+
+
+def optimizer_for(model: Model, settings: TrainSettings) -> AdamW:
+    """Make a model ready to be trained: its dropout set, its weights in the chosen precision."""
+    if settings.dropout is not None:
+        model.set_dropout(settings.dropout)
+    return AdamW(
+        model,
+        pick_dtype(settings.precision, model.device),
+        decay=settings.decay,
+        betas=(0.9, settings.beta2),
+        eps=settings.eps,
+        clip=settings.clip,
+    )
 
 
 def _summary(event: Event, judged: Mapping[str, float]) -> str:

@@ -43,6 +43,8 @@ class TrainSettings(Settings):
     """Weight decay, on everything but biases and norms."""
     beta2: float = Field(default=0.999, gt=0, lt=1)
     """Memory of AdamW's second moment."""
+    eps: float = Field(default=1e-8, gt=0)
+    """Added to the root of AdamW's second moment: gradients far below it move nothing."""
     clip: float = Field(default=1.0, ge=0)
     """Largest gradient norm; 0 never clips."""
     dropout: float | None = Field(default=None, ge=0, lt=1)
