@@ -168,7 +168,7 @@ def _flags(verb: Verb, kind: type[Settings], task: str | None, values: Mapping[s
             annotation, default = TASKS.get(task).Config, TASKS.get(task).Config()
         if isinstance(default, BaseModel):
             annotation = _unchecked(type(default))
-            default = annotation(**{n: getattr(default, n) for n in type(default).model_fields})
+            default = annotation(**default.model_dump())
         if name in values:
             default = _merged(annotation, default, values[name])
         if name == "encoder":
