@@ -95,6 +95,7 @@ def _recipe(name: str, verb: Verb, kind: type[Settings], argv: list[str]) -> Set
     if "task" in kind.model_fields and name != "doctor":
         task, argv = _task_word(kind, values, argv)
         values["task"] = task
+        _refuse_other_verb(name, task)
     flags = _flags(verb, kind, task, values)
     prog = f"clozeworks {name}" + (f" {task}" if task else "")
     parsed = tyro.cli(
@@ -109,6 +110,7 @@ def _recipe(name: str, verb: Verb, kind: type[Settings], argv: list[str]) -> Set
 
 def _from_file(kind: type[Settings], argv: list[str]) -> tuple[dict[str, Any], list[str]]:
     """The values of `--recipe FILE`, checked for unknown keys, and the other arguments."""
+    argv = [part for word in argv for part in _split_recipe(word)]
     if "--recipe" not in argv:
         return {}, argv
     at = argv.index("--recipe")
@@ -128,6 +130,10 @@ def _from_file(kind: type[Settings], argv: list[str]) -> tuple[dict[str, Any], l
     return values, [*argv[:at], *argv[at + 2 :]]
 
 
+def _split_recipe(word: str) -> list[str]:
+    return word.split("=", 1) if word.startswith("--recipe=") else [word]
+
+
 def _task_word(
     kind: type[Settings], values: Mapping[str, Any], argv: list[str]
 ) -> tuple[str, list[str]]:
@@ -143,6 +149,17 @@ def _task_word(
     if not argv or argv[0].startswith("-"):
         raise UserError(f"name the task after the verb (choices: {', '.join(known)})")
     return choose(argv[0], known, "task"), argv[1:]
+
+
+def _refuse_other_verb(name: str, task: str) -> None:
+    """Raise UserError where a task is learned with the other of the two training verbs."""
+    from clozeworks.tasks import TASKS
+
+    wanted = {TASKS.get(part).from_shards for part in task.split("+")}
+    if name == "pretrain" and wanted != {True}:
+        raise UserError(f"{task!r} learns from labelled examples; use `clozeworks finetune`")
+    if name == "finetune" and wanted != {False}:
+        raise UserError(f"{task!r} learns from a prepared corpus; use `clozeworks pretrain`")
 
 
 def _flags(verb: Verb, kind: type[Settings], task: str | None, values: Mapping[str, Any]) -> Any:
@@ -200,7 +217,7 @@ def _unchecked(kind: type[BaseModel]) -> type[BaseModel]:
 def _merged(annotation: Any, default: Any, value: Any) -> Any:
     """A value from a recipe file as the setting's own type."""
     if isinstance(default, BaseModel) and isinstance(value, Mapping):
-        return type(default).model_validate({**default.model_dump(), **value})
+        return validated(type(default), {**default.model_dump(), **value}, "the recipe")
     if annotation == list[Path]:
         return [Path(item) for item in value]
     return Path(value) if annotation in (Path, Path | None) else value
@@ -210,8 +227,11 @@ def _column_flags(task: str | None, given: Mapping[str, str]) -> dict[str, Any]:
     """A flag for each column the task's Examples have, or any task's where none is named."""
     from clozeworks.tasks import TASKS
 
-    kinds = [TASKS.get(name) for name in ([task] if task else TASKS.names())]
+    names = task.split("+") if task else TASKS.names()
+    kinds = [TASKS.get(name) for name in names]
     fields = {name: info for kind in kinds for name, info in kind.Example.model_fields.items()}
+    for name in given:
+        choose(name, fields, "field in [columns]")
     return {
         name: (
             Annotated[str | None, tyro.conf.arg(metavar="COLUMN")],

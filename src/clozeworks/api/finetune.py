@@ -174,7 +174,7 @@ def _groups(task: Task, examples: list[Any], tokenizer: Tokenizer) -> list[Group
 
 
 def _inputs(recipe: FinetuneRecipe, parent: Bundle) -> dict[str, str]:
-    found = {path.name: digest(path) for path in [recipe.data, *parent.weights]}
+    found = {path.name: digest(path) for path in [recipe.data, *parent.files]}
     if recipe.dev is not None:
         same = recipe.dev.name in found  # train/x.csv and dev/x.csv
         found[f"dev/{recipe.dev.name}" if same else recipe.dev.name] = digest(recipe.dev)

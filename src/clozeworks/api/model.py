@@ -35,7 +35,7 @@ def adopt(parent: Bundle, task: Task, tokenizer: Tokenizer, recipe: Trained) -> 
     """The parent's model with the task's heads, on its device, ready to be trained."""
     opened = open_model(parent, task, recipe.train.seed)
     model, config = opened.model, opened.model.encoder.config
-    check_match(tokenizer, config.vocab_size, str(parent.path))
+    check_match(tokenizer, config.vocab_size, str(parent.path), parent.card.tokenizer)
     window = getattr(task.config, "max_length", 0)
     if window > config.max_positions:
         raise UserError(
@@ -59,6 +59,7 @@ def keep(run: Run, model: Model, task: Task, tokenizer: Tokenizer, recipe: Setti
         labels=task.labels or None,
         calibration=task.calibration,
         fold=tokenizer.fold,
+        tokenizer=tokenizer.hash,
         max_length=getattr(task.config, "max_length", None),
         provenance=Provenance(
             parent=None if values.get("model") is None else str(values["model"]),

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -104,11 +104,19 @@ def _values(prediction: Prediction, scores: bool) -> Row:
     return values
 
 
+def _refuse_taken(row: Row, names: Iterable[str]) -> None:
+    """Raise UserError if the file has a column that the predictions would overwrite."""
+    taken = next((name for name in names if name in row), None)
+    if taken is not None:
+        raise UserError(f"the file has a column {taken!r}, which is to hold predictions; rename it")
+
+
 def _writer(stream: IO[str], suffix: str) -> Callable[[Row, Row], None]:
     """A function that writes one row with its prediction."""
     if suffix == ".jsonl":
 
         def write_json(row: Row, values: Row) -> None:
+            _refuse_taken(row, ["prediction"])
             whole = {**row, "prediction": values}
             stream.write(json.dumps(whole, ensure_ascii=False, default=str) + "\n")
 
@@ -121,9 +129,15 @@ def _writer(stream: IO[str], suffix: str) -> Callable[[Row, Row], None]:
         for name, score in values.get("scores", {}).items():
             flat[f"prediction_score_{name}"] = score
         if table is None:
+            _refuse_taken(row, flat)
             names = [*row, *flat]
             table = csv.DictWriter(stream, names, delimiter=FORMS[suffix], lineterminator="\n")
             table.writeheader()
+        if strange := row.keys() - set(table.fieldnames):
+            raise UserError(
+                f"a row has a column {min(strange)!r} that the first row has not, which "
+                f"{suffix} cannot hold; use --out NAME.jsonl"
+            )
         table.writerow({**row, **flat})
 
     return write_row

@@ -163,8 +163,8 @@ def _stream(recipe: PretrainRecipe, shards: Shards, documents: Ints, task: Task)
 
 
 def _inputs(recipe: PretrainRecipe) -> dict[str, str]:
-    weights = open_bundle(recipe.model).weights if recipe.model is not None else []
-    return {path.name: digest(path) for path in [recipe.data / MANIFEST, *weights]}
+    files = open_bundle(recipe.model).files if recipe.model is not None else []
+    return {path.name: digest(path) for path in [recipe.data / MANIFEST, *files]}
 
 
 def frequencies(shards: Shards, documents: Ints, size: int) -> Floats:

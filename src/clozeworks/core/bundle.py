@@ -60,6 +60,8 @@ class Card(Settings):
     """Label names in the order of the head's outputs."""
     calibration: Calibration = Calibration()
     fold: Fold = Fold()
+    tokenizer: str | None = None
+    """Hash of the tokenizer the weights were trained with."""
     max_length: int | None = None
     """The window in tokens the model was trained with."""
     provenance: Provenance = Provenance()
@@ -83,6 +85,12 @@ class Bundle:
         raise UserError(
             f"{self.path} holds no weights: copy model.safetensors or pytorch_model.bin there"
         )
+
+    @property
+    def files(self) -> list[Path]:
+        """Every file that decides what the model says: weights, config, tokenizer, card."""
+        names = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", CARD)
+        return [*self.weights, *(p for p in (self.path / name for name in names) if p.exists())]
 
 
 def open_bundle(path: str | Path) -> Bundle:

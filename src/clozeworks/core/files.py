@@ -117,6 +117,8 @@ def _decoded(line: bytes, path: Path, position: int, encoding: str) -> str:
             f"{path}: byte {at} (0x{line[error.start]:02x}) is not {encoding}; "
             f"try --encoding {other}"
         ) from error
+    except UnicodeError as error:  # a codec that is no character encoding, such as punycode
+        raise UserError(f"{path} cannot be read as {encoding!r}: {error}") from error
     except LookupError as error:
         raise _unknown(encoding) from error
 

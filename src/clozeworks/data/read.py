@@ -48,7 +48,7 @@ def read_examples(
             if empty == "refuse":
                 raise UserError(
                     f"{where}: {wanted[blank]!r} is empty; `clozeworks doctor` counts such rows, "
-                    "--skip-empty leaves them out"
+                    "--skip-empty (predict: --keep-empty) lets them pass"
                 )
             skipped.append(number)
             continue

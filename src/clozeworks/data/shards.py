@@ -16,6 +16,7 @@ from clozeworks.core.records import Ints
 MANIFEST = "manifest.json"
 PLAN = "plan.json"
 ARRAYS = ("ids", "sentences", "documents")
+REMEDY = "remove the folder and prepare the corpus again"
 OPEN_SHARDS = 128
 """Shards mapped into memory at once; each holds a file open."""
 
@@ -142,7 +143,9 @@ class Shards:
         try:
             return np.load(path, mmap_mode=mmap_mode)  # type: ignore[no-any-return]
         except (ValueError, OSError) as error:
-            raise UserError(f"{path} is damaged ({error}); prepare the corpus again") from error
+            raise UserError(
+                f"{path} is damaged ({error}); remove the folder and prepare the corpus again"
+            ) from error
 
     def _joined(self, name: str, totals: list[int]) -> Ints:
         """The shards' offsets of one kind as one array of offsets."""
@@ -189,11 +192,9 @@ def check_sizes(path: Path, shard: Shard) -> None:
     for name, size in shard.bytes.items():
         file = path / name
         if not file.exists():
-            raise UserError(f"{file} is missing; prepare the corpus again")
+            raise UserError(f"{file} is missing; {REMEDY}")
         if (found := file.stat().st_size) != size:
-            raise UserError(
-                f"{file} is damaged: {found:,} bytes, not {size:,}; prepare the corpus again"
-            )
+            raise UserError(f"{file} is damaged: {found:,} bytes, not {size:,}; {REMEDY}")
 
 
 def write_record(path: Path, record: Settings) -> None:

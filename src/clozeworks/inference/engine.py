@@ -45,7 +45,8 @@ class Engine:
         tokenizer = load_tokenizer(bundle.path)
         task = task_of(bundle, tokenizer)
         opened = open_model(bundle, task)
-        check_match(tokenizer, opened.model.encoder.config.vocab_size, str(bundle.path))
+        size = opened.model.encoder.config.vocab_size
+        check_match(tokenizer, size, str(bundle.path), bundle.card.tokenizer)
         if opened.fresh:
             raise UserError(
                 f"{path} was not trained for {task.name!r}: it holds no {', '.join(opened.fresh)}; "

@@ -62,7 +62,16 @@ def open_model(bundle: Bundle, task: Task, seed: int = 0) -> Opened:
     model = task.build(Encoder(family.config(bundle.config)))
     initialise(model, model.encoder.config.init_std, seed)
     theirs = _prefixed(_read(bundle), family)
-    ours = to_ours(theirs, family.names, model.encoder.config.num_layers)
+    layers = model.encoder.config.num_layers
+    if (
+        more := to_ours(theirs, family.names, layers + 1).keys()
+        - to_ours(theirs, family.names, layers).keys()
+    ):
+        raise UserError(
+            f"{bundle.path}: the weights and config.json do not agree: config.json gives {layers} "
+            f"layers, the weights hold {min(more)}"
+        )
+    ours = to_ours(theirs, family.names, layers)
     if task.labels and task.labels != labels_of(bundle):
         ours = {name: t for name, t in ours.items() if not name.startswith(f"heads.{task.name}.")}
     return Opened(model, _fill(model, ours, bundle.path))
@@ -74,6 +83,11 @@ def _fill(model: Model, ours: State, path: Path) -> list[str]:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             tensor = ours.get(name)
+            if tensor is not None and not torch.isfinite(tensor).all():
+                raise UserError(
+                    f"{path}: {name} holds NaN or infinity; its training diverged, or the file is "
+                    "damaged: use another model"
+                )
             if tensor is not None and tensor.shape == parameter.shape:
                 parameter.copy_(tensor)
             elif name.startswith("encoder."):
@@ -153,8 +167,15 @@ def _json(values: Mapping[str, Any]) -> str:
     return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
 
-def check_match(tokenizer: Tokenizer, model_size: int, where: str) -> None:
-    """Raise UserError if the tokenizer gives ids the model has no row for."""
+def check_match(
+    tokenizer: Tokenizer, model_size: int, where: str, expected: str | None = None
+) -> None:
+    """Raise UserError if the tokenizer is not the `expected` one, or has more pieces than rows."""
+    if expected is not None and tokenizer.hash != expected:
+        raise UserError(
+            f"{where}: the tokenizer is not the one the model was trained with "
+            f"({tokenizer.hash[:12]}, not {expected[:12]}); put that one back"
+        )
     if tokenizer.vocabulary.size > model_size:
         raise UserError(
             f"{where}: the tokenizer has {tokenizer.vocabulary.size:,} pieces but the model "

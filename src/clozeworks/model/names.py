@@ -23,8 +23,9 @@ def to_ours(theirs: Mapping[str, Tensor], table: Table, num_layers: int) -> Stat
         if len(found) == len(sources):
             ours[name] = found[0] if len(found) == 1 else torch.cat(found)
         elif found:
+            there = next(source for source in sources if source in theirs)
             missing = next(source for source in sources if source not in theirs)
-            raise UserError(f"the weights hold {sources[0]!r} but not {missing!r}; copy them again")
+            raise UserError(f"the weights hold {there!r} but not {missing!r}; copy them again")
     return ours
 
 

@@ -31,7 +31,7 @@ _ENDLESS = re.compile(r"(?<!\w)[^\W\u3400-\u9fff\uf900-\ufaff\U00020000-\U000323
 class TokenizerSettings(Settings):
     """How a tokenizer is trained."""
 
-    vocab_size: int = Field(default=30_000, ge=len(SPECIAL) + 1)
+    vocab_size: int = Field(default=30_000, ge=len(SPECIAL) + 1, le=10_000_000)
     """Pieces in the vocabulary, special tokens included."""
     lowercase: bool = True
     """Lower-case all text and strip its accents, as BERT's uncased models do."""

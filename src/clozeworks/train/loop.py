@@ -51,7 +51,7 @@ class TrainSettings(Settings):
     """Dropout of hidden values and attention while training; absent: what the model says."""
     precision: Precision = "auto"
     """Number format: bf16 where the machine multiplies it natively, else fp32."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Everything random is a function of it."""
     checkpoint_minutes: float = Field(default=5.0, gt=0)
     """Minutes between two checkpoints."""

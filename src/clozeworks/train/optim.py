@@ -69,7 +69,8 @@ class AdamW:
         scale = min(1.0, self.clip / (norm + 1e-6)) if self.clip > 0 else 1.0
         if not math.isfinite(norm):
             raise UserError(
-                f"the gradient became {norm} at step {self.steps + 1}; lower the learning rate"
+                f"the gradient became {norm} at step {self.steps + 1}; lower the learning rate "
+                "(and choose another --out)"
             )
         self.steps += 1
         with torch.no_grad():

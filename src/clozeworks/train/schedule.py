@@ -11,6 +11,10 @@ DurationUnit = Literal["steps", "epochs", "tokens", "minutes"]
 UNITS: tuple[DurationUnit, ...] = ("steps", "epochs", "tokens", "minutes")
 
 
+MOST_EPOCHS = 10_000
+"""Each epoch is planned to count its steps, so there must be an end to them."""
+
+
 class Duration(NamedTuple):
     """An amount and its unit, as in "3 epochs"."""
 
@@ -44,6 +48,8 @@ def count_steps(duration: Duration, stream: Stream, seconds_per_step: float | No
     if duration.unit == "tokens":
         per_step = stream.lengths(0).sum() / len(stream.steps(0))
         return max(1, math.ceil(duration.amount / float(per_step)))
+    if duration.amount > MOST_EPOCHS:
+        raise UserError(f"{duration.amount:g} epochs are over {MOST_EPOCHS:,}; give steps instead")
     whole = int(duration.amount)
     steps = sum(len(stream.steps(epoch)) for epoch in range(whole))
     part = duration.amount - whole

@@ -1,0 +1,107 @@
+"""What must not pass in silence: models, recipes and rows that cannot mean what they seem to."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from clozeworks import cli
+from clozeworks.core.bundle import Card, open_bundle
+from clozeworks.inference.engine import Engine
+from clozeworks.interop.huggingface import write_bundle
+from clozeworks.text.tokenizer import Tokenizer
+from tiny import LABELS, PIECES, TOKENIZER, make_model, make_task
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    """A tiny classifier's folder."""
+    task = make_task("classify")
+    card = Card(task="classify", labels=LABELS, tokenizer=TOKENIZER.hash)
+    return write_bundle(tmp_path / "bundle", make_model(task), TOKENIZER, card)
+
+
+def refused(capsys, monkeypatch, *argv):
+    """The one line a refused command says; it must leave with code 2."""
+    said = []
+    monkeypatch.setattr(cli, "say", said.append)
+    with pytest.raises(SystemExit) as stop:
+        cli.main([str(word) for word in argv])
+    assert stop.value.code == 2
+    assert len(said) == 1 and "\n" not in said[0]
+    return said[0]
+
+
+def opened(folder):
+    return Engine.open(folder, torch.device("cpu"), torch.float32)
+
+
+def rows(folder, *values):
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(value) + "\n" for value in values), "utf-8")
+    return path
+
+
+def test_a_whole_bundle_opens(bundle):
+    assert opened(bundle).tokenizer.hash == open_bundle(bundle).card.tokenizer
+
+
+def test_fewer_layers_than_the_weights_hold(bundle, tmp_path, capsys, monkeypatch):
+    config = json.loads((bundle / "config.json").read_text("utf-8"))
+    (bundle / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 2}), "utf-8")
+    data = rows(tmp_path, {"text": "late"})
+    error = refused(capsys, monkeypatch, "predict", bundle, data, "--out", tmp_path / "o.jsonl")
+    assert "config.json gives 2 layers" in error
+    assert not (tmp_path / "o.jsonl").exists()
+
+
+def test_another_tokenizer_of_the_same_size(bundle, tmp_path, capsys, monkeypatch):
+    Tokenizer.of([*PIECES[:-2], PIECES[-1], PIECES[-2]]).save(bundle)
+    data = rows(tmp_path, {"text": "late"})
+    error = refused(capsys, monkeypatch, "predict", bundle, data, "--out", tmp_path / "o.jsonl")
+    assert "not the one the model was trained with" in error
+
+
+def test_weights_that_are_no_numbers(bundle, tmp_path, capsys, monkeypatch):
+    state = load_file(bundle / "model.safetensors")
+    state["bert.embeddings.LayerNorm.weight"][0] = float("nan")
+    save_file(state, bundle / "model.safetensors")
+    data = rows(tmp_path, {"text": "late"})
+    error = refused(capsys, monkeypatch, "predict", bundle, data, "--out", tmp_path / "o.jsonl")
+    assert "embeddings.norm.weight holds NaN" in error
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_a_column_that_predictions_would_overwrite(bundle, tmp_path, capsys, monkeypatch, form):
+    taken = "prediction" if form == "jsonl" else "prediction_best"
+    data, out = rows(tmp_path, {"text": "late", taken: "mine"}), tmp_path / f"o.{form}"
+    error = refused(capsys, monkeypatch, "predict", bundle, data, "--out", out)
+    assert repr(taken) in error and not out.exists()
+
+
+def test_a_column_that_comes_later_than_the_first_row(bundle, tmp_path, capsys, monkeypatch):
+    data = rows(tmp_path, {"text": "late"}, {"text": "lost", "extra": 1})
+    out = tmp_path / "o.csv"
+    assert "'extra'" in refused(capsys, monkeypatch, "predict", bundle, data, "--out", out)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("table", "named"), [("settings", "settings.nope"), ("columns", "nope"), ("train", "nope")]
+)
+def test_an_unknown_key_of_a_recipe(bundle, tmp_path, capsys, monkeypatch, table, named):
+    data = rows(tmp_path, {"text": "late", "label": "other"})
+    recipe = tmp_path / "recipe.toml"
+    head = f'task = "classify"\ndata = "{data}"\nmodel = "{bundle}"\nout = "{tmp_path}/run"\n'
+    recipe.write_text(f'{head}[{table}]\nnope = "x"\n', "utf-8")
+    error = refused(capsys, monkeypatch, "finetune", "--recipe", recipe)
+    assert named.split(".")[-1] in error and "choices" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_task_under_the_wrong_verb(tmp_path, capsys, monkeypatch):
+    error = refused(capsys, monkeypatch, "pretrain", "classify", tmp_path, "--out", "x")
+    assert "clozeworks finetune" in error
+    error = refused(capsys, monkeypatch, "finetune", "mlm", tmp_path, "--out", "x")
+    assert "clozeworks pretrain" in error
