@@ -143,9 +143,7 @@ class Shards:
         try:
             return np.load(path, mmap_mode=mmap_mode)  # type: ignore[no-any-return]
         except (ValueError, OSError) as error:
-            raise UserError(
-                f"{path} is damaged ({error}); remove the folder and prepare the corpus again"
-            ) from error
+            raise UserError(f"{path} is damaged ({error}); {REMEDY}") from error
 
     def _joined(self, name: str, totals: list[int]) -> Ints:
         """The shards' offsets of one kind as one array of offsets."""
