@@ -63,15 +63,12 @@ def open_model(bundle: Bundle, task: Task, seed: int = 0) -> Opened:
     initialise(model, model.encoder.config.init_std, seed)
     theirs = _prefixed(_read(bundle), family)
     layers = model.encoder.config.num_layers
-    if (
-        more := to_ours(theirs, family.names, layers + 1).keys()
-        - to_ours(theirs, family.names, layers).keys()
-    ):
+    ours = to_ours(theirs, family.names, layers)
+    if unread := to_ours(theirs, family.names, layers + 1).keys() - ours.keys():
         raise UserError(
             f"{bundle.path}: the weights and config.json do not agree: config.json gives {layers} "
-            f"layers, the weights hold {min(more)}"
+            f"layers, the weights hold {min(unread)}"
         )
-    ours = to_ours(theirs, family.names, layers)
     if task.labels and task.labels != labels_of(bundle):
         ours = {name: t for name, t in ours.items() if not name.startswith(f"heads.{task.name}.")}
     return Opened(model, _fill(model, ours, bundle.path))
