@@ -27,6 +27,8 @@ class Verb(NamedTuple):
     """Name of its settings class in `clozeworks.api`."""
     positional: tuple[str, ...]
     """Settings that need no flag, in order."""
+    answers: bool = True
+    """Whether the columns of right answers are read."""
 
 
 VERBS = {
@@ -35,7 +37,7 @@ VERBS = {
     "pretrain": Verb("pretrain an encoder on prepared shards", "PretrainRecipe", ("data",)),
     "finetune": Verb("fine-tune a model on labelled examples", "FinetuneRecipe", ("data",)),
     "evaluate": Verb("judge a model and write a report", "EvaluateRecipe", ("model", "data")),
-    "predict": Verb("predict every row of a file", "PredictRecipe", ("model", "data")),
+    "predict": Verb("predict every row of a file", "PredictRecipe", ("model", "data"), False),
     "doctor": Verb("look for what is wrong with labelled data", "DoctorRecipe", ("data",)),
     "info": Verb("say what a folder holds", "InfoRecipe", ("path",)),
     "list": Verb("list tasks, families, sources and sizes", "", ()),
@@ -50,6 +52,10 @@ def main(argv: list[str] | None = None) -> None:
         _run(sys.argv[1:] if argv is None else argv)
     except UserError as error:
         say(f"error: {error}")
+        sys.exit(2)
+    except OSError as error:
+        about = f"{error.filename}: " if error.filename else ""
+        say(f"error: {about}{error.strerror or error}")
         sys.exit(2)
     except KeyboardInterrupt as stop:
         say(str(stop) or "stopped")
@@ -66,10 +72,17 @@ def _run(argv: list[str]) -> None:
     name = choose(argv[0], VERBS, "verb")
     verb, rest = VERBS[name], argv[1:]
     if name == "list":
+        _refuse_more(rest)
         _print_sections(clozeworks.listing())
         return
     recipe = _recipe(name, verb, getattr(clozeworks, verb.recipe), rest)
     _show(getattr(clozeworks, name)(recipe))
+
+
+def _refuse_more(rest: list[str]) -> None:
+    """Raise UserError where a verb that takes nothing is given something; `--help` is nothing."""
+    if rest and rest != ["--help"]:
+        raise UserError(f"`clozeworks list` takes nothing more, not {rest[0]!r}")
 
 
 def _overview() -> str:
@@ -173,7 +186,7 @@ def _flags(verb: Verb, kind: type[Settings], task: str | None, values: Mapping[s
         if name == "task" and task is not None:
             continue
         if name == "columns":
-            fields |= _column_flags(task, values.get("columns", {}))
+            fields |= _column_flags(task, values.get("columns", {}), verb.answers)
             continue
         annotation: Any = info.annotation
         default = info.get_default(call_default_factory=True)
@@ -223,13 +236,18 @@ def _merged(annotation: Any, default: Any, value: Any) -> Any:
     return Path(value) if annotation in (Path, Path | None) else value
 
 
-def _column_flags(task: str | None, given: Mapping[str, str]) -> dict[str, Any]:
+def _column_flags(task: str | None, given: Mapping[str, str], answers: bool) -> dict[str, Any]:
     """A flag for each column the task's Examples have, or any task's where none is named."""
     from clozeworks.tasks import TASKS
 
     names = task.split("+") if task else TASKS.names()
     kinds = [TASKS.get(name) for name in names]
-    fields = {name: info for kind in kinds for name, info in kind.Example.model_fields.items()}
+    fields = {
+        name: info
+        for kind in kinds
+        for name, info in kind.Example.model_fields.items()
+        if answers or name not in kind.answers
+    }
     for name in given:
         choose(name, fields, "field in [columns]")
     return {

@@ -8,6 +8,7 @@ import pytest
 
 from clozeworks import api
 from clozeworks.api.pretrain import begin_with_frequencies, frequencies, unigram_loss
+from clozeworks.core.errors import UserError
 from clozeworks.data.order import ShardStream
 from clozeworks.data.shards import Shards
 from clozeworks.model.encoder import Encoder, initialise
@@ -33,6 +34,13 @@ def shards(tmp_path_factory):
     recipe = api.PrepareRecipe(files=files, tokenizer=folder / "tokenizer", out=folder / "shards")
     api.prepare(recipe)
     return Shards.open(folder / "shards")
+
+
+def test_what_the_tokenizer_decides_no_recipe_may(shards, tmp_path):
+    given = {"data": shards.folder, "out": tmp_path / "run", "encoder": {"vocab_size": 3}}
+    with pytest.raises(UserError, match="vocab_size = 3: the tokenizer decides it"):
+        api.pretrain(api.PretrainRecipe(**given))
+    assert not (tmp_path / "run").exists()
 
 
 def test_frequencies_are_a_distribution_in_which_nothing_is_impossible(shards):

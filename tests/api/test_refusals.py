@@ -1,5 +1,6 @@
 """What must not pass in silence: models, recipes and rows that cannot mean what they seem to."""
 
+import csv
 import json
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from clozeworks import cli
-from clozeworks.core.bundle import Card, open_bundle
+from clozeworks.core.bundle import CARD, Card, open_bundle
 from clozeworks.inference.engine import Engine
 from clozeworks.interop.huggingface import write_bundle
 from clozeworks.text.tokenizer import Tokenizer
@@ -98,6 +99,65 @@ def test_an_unknown_key_of_a_recipe(bundle, tmp_path, capsys, monkeypatch, table
     error = refused(capsys, monkeypatch, "finetune", "--recipe", recipe)
     assert named.split(".")[-1] in error and "choices" in error
     assert not (tmp_path / "run").exists()
+
+
+def test_a_label_that_was_never_seen_names_its_row(bundle, tmp_path, capsys, monkeypatch):
+    data = rows(tmp_path, {"text": "late", "label": LABELS[0]}, {"text": "x", "label": "nope"})
+    error = refused(capsys, monkeypatch, "evaluate", bundle, data, "--out", tmp_path / "e")
+    assert f"{data}, row 2: label 'nope' was never seen in training" in error
+    assert not (tmp_path / "e").exists()
+
+
+def test_right_answers_that_are_not_there(bundle, tmp_path, capsys, monkeypatch):
+    data = rows(tmp_path, {"text": "late", "stars": LABELS[0]})
+    error = refused(capsys, monkeypatch, "evaluate", bundle, data)
+    assert "has no column 'label'" in error and "--label COLUMN" in error
+    data = rows(tmp_path, {"text": "late", "label": LABELS[0]}, {"text": "late", "label": None})
+    error = refused(capsys, monkeypatch, "evaluate", bundle, data)
+    assert "row 2: no label; label it, or remove the row" in error
+
+
+def test_columns_of_a_card_that_are_no_names(bundle, tmp_path, capsys, monkeypatch):
+    card = json.loads((bundle / CARD).read_text("utf-8"))
+    card["provenance"]["recipe"] = {"columns": {"text": 7}}
+    (bundle / CARD).write_text(json.dumps(card), "utf-8")
+    data = rows(tmp_path, {"text": "late"})
+    error = refused(capsys, monkeypatch, "predict", bundle, data, "--out", tmp_path / "o.jsonl")
+    assert "provenance.recipe.columns" in error
+
+
+def test_words_too_many(capsys, monkeypatch):
+    assert "takes nothing more, not 'tasks'" in refused(capsys, monkeypatch, "list", "tasks")
+
+
+def test_what_only_the_system_refuses(bundle, tmp_path, capsys, monkeypatch):
+    data = rows(tmp_path, {"text": "late", "label": LABELS[0]})
+    long = tmp_path / ("n" * 300)
+    error = refused(capsys, monkeypatch, "evaluate", bundle, data, "--out", long)
+    assert "name" in error and "too long" in error.lower()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    error = refused(capsys, monkeypatch, "info", tmp_path / "loop")
+    assert "loop" in error
+
+
+def test_predictions_have_no_flag_for_right_answers(bundle, tmp_path, capsys):
+    data = rows(tmp_path, {"text": "late"})
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["predict", str(bundle), str(data), "--out", "o.jsonl", "--label", "x"])
+    assert stop.value.code == 2
+    assert "--label" in capsys.readouterr().err
+
+
+def test_lists_in_a_table_are_json(tmp_path):
+    task = make_task("mlm")
+    card = Card(task="mlm", tokenizer=TOKENIZER.hash)
+    bundle = write_bundle(tmp_path / "bundle", make_model(task), TOKENIZER, card)
+    data, out = rows(tmp_path, {"text": "late [MASK]"}), tmp_path / "o.csv"
+    cli.main(["predict", str(bundle), str(data), "--out", str(out)])
+    with out.open(encoding="utf-8", newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    fillings = json.loads(row["prediction_fillings"])
+    assert {"token", "probability"} <= fillings[0][0].keys()
 
 
 def test_a_task_under_the_wrong_verb(tmp_path, capsys, monkeypatch):

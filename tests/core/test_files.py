@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from clozeworks.core import files
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import (
+    ABANDONED,
     digest,
     existing,
     open_binary,
@@ -232,6 +233,17 @@ def test_what_a_killed_process_of_our_number_left_is_no_hindrance(tmp_path):
             (aside / "x").write_text(text)
     assert names_in(tmp_path) == ["folder"]
     assert [p.name for p in (tmp_path / "folder").iterdir()] == ["x"]
+
+
+def test_what_nobody_has_written_on_for_a_day_is_removed(tmp_path):
+    for name in (".file.7.tmp", ".file.8.tmp", ".other.7.tmp"):
+        (tmp_path / name).write_text("half")
+    long_ago = time.time() - ABANDONED - 1
+    os.utime(tmp_path / ".file.7.tmp", (long_ago, long_ago))
+    os.utime(tmp_path / ".other.7.tmp", (long_ago, long_ago))
+    with write_file(tmp_path / "file") as out:
+        out.write("whole")
+    assert names_in(tmp_path) == [".file.8.tmp", ".other.7.tmp", "file"]
 
 
 KILLED = """

@@ -82,6 +82,23 @@ def test_what_is_written_again_is_forgotten(tmp_path):
     assert (run.path / "metrics.jsonl").read_text() == ""
 
 
+def test_a_damaged_trace_is_no_hindrance(tmp_path):
+    run = start(tmp_path / "run")
+    (run.path / "metrics.jsonl").write_bytes(b'{"step": 1}\n\xff\xfe\n[3]\n7\n{"step": 2}\n')
+    run.forget_after(2)
+    assert (run.path / "metrics.jsonl").read_bytes() == b'{"step": 1}\n{"step": 2}\n'
+
+
+def test_two_at_once_are_kept_apart(tmp_path):
+    run = start(tmp_path / "run")
+    with run.alone():
+        busy = pytest.raises(UserError, match="worked on by another process.*another --out")
+        with busy, start(tmp_path / "run").alone():
+            pass
+    with start(tmp_path / "run").alone():
+        pass
+
+
 def test_the_environment_is_told():
     assert {"python", "torch", "numpy"} <= versions().keys()
     assert {"versions", "system", "command"} <= environment().keys()

@@ -1,5 +1,7 @@
 """Laws of settings, registries, records and errors: names are checked, the nearest is suggested."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import Field
 
@@ -48,6 +50,27 @@ def test_missing_and_impossible_values_are_named():
     assert "'name' is missing" in explained({})
     assert "inner.rate = -1" in explained({"name": "x", "inner": {"rate": -1}})
     assert "count = 'many'" in explained({"name": "x", "count": "many"})
+
+
+@pytest.mark.parametrize("number", ["inf", "nan", "-inf"])
+def test_numbers_without_end_are_refused(number):
+    assert "inner.rate" in explained({"name": "x", "inner": {"rate": number}})
+
+
+class Places(Settings):
+    """Settings that name files."""
+
+    one: Path
+    many: list[Path] = []
+    none: Path | None = None
+
+
+def test_home_is_found_in_paths(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    found = Places(one=Path("~/x"), many=[Path("~/y"), Path("z/~")])
+    assert found.one == Path("/home/ada/x")
+    assert found.many == [Path("/home/ada/y"), Path("z/~")]
+    assert found.none is None
 
 
 def test_settings_never_change_and_carry_their_help():

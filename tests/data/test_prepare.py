@@ -167,12 +167,19 @@ def test_killed_is_uninterrupted(tmp_path, tokenizer, processes):
     assert not list(out.rglob(".*"))
 
 
+def flip_a_byte(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
 def test_a_damaged_shard_is_made_again(tmp_path, tokenizer):
     path = write_corpus(tmp_path / "c.txt")
     prepare([path], tokenizer, tmp_path / "whole", SMALL)
     prepare([path], tokenizer, tmp_path / "out", SMALL)
     (tmp_path / "out/manifest.json").unlink()
     os.truncate(tmp_path / "out/shards/00001/ids.npy", 100)
+    flip_a_byte(tmp_path / "out/shards/00003/ids.npy")
     record = tmp_path / "out/shards/00002/shard.json"
     record.write_text(record.read_text("utf-8").replace('"source":"', '"source":"0'), "utf-8")
     prepare([path], tokenizer, tmp_path / "out", SMALL)
@@ -215,6 +222,24 @@ def test_opening_names_a_damaged_file(tmp_path, tokenizer, name, damage):
         os.truncate(file, file.stat().st_size - 8)
     with pytest.raises(UserError, match=rf"00001/{name}\.npy is (missing|damaged)"):
         Shards.open(tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["ids", "sentences", "documents"])
+def test_one_changed_byte_is_found(tmp_path, tokenizer, name):
+    prepare([write_corpus(tmp_path / "c.txt")], tokenizer, tmp_path / "out", SMALL)
+    Shards.open(tmp_path / "out").verify()
+    flip_a_byte(tmp_path / f"out/shards/00001/{name}.npy")
+    with pytest.raises(UserError, match=rf"00001/{name}\.npy is damaged.*prepare the corpus again"):
+        Shards.open(tmp_path / "out").verify()
+
+
+@pytest.mark.parametrize("name", ["plan.json", "manifest.json"])
+def test_a_cut_record_is_no_dead_end(tmp_path, tokenizer, name):
+    path = write_corpus(tmp_path / "c.txt")
+    prepare([path], tokenizer, tmp_path / "out", SMALL)
+    os.truncate(tmp_path / "out" / name, 20)
+    with pytest.raises(UserError, match="remove the folder and prepare the corpus again"):
+        prepare([path], tokenizer, tmp_path / "out", SMALL)
 
 
 @pytest.mark.parametrize(

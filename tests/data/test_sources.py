@@ -175,6 +175,8 @@ def test_a_field_over_pythons_limit_is_read(tmp_path):
         ("a.parquet", "no", "cannot be read as parquet"),
         ("a.xlsx", "no", "cannot be read as an Excel workbook"),
         ("a.xls", "no", "save it as .xlsx"),
+        ("a.xlsx.gz", "no", "unpack it first"),
+        ("a.parquet.xz", "no", "unpack it first"),
         ("a.dat", "no", "'.dat'.*--format .choices: csv, excel"),
     ],
 )
@@ -189,6 +191,11 @@ def test_a_long_json_list_is_refused_with_the_way_out(tmp_path, monkeypatch):
     (tmp_path / "a.json").write_text(json.dumps(TABLE), "utf-8")
     with pytest.raises(UserError, match="jq -c"):
         rows(tmp_path / "a.json")
+
+
+def test_numbers_that_json_does_not_have_are_nothing(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"a": NaN, "b": -Infinity, "c": 1.5}\n', "utf-8")
+    assert rows(tmp_path / "a.jsonl") == [{"a": None, "b": None, "c": 1.5}]
 
 
 def test_a_named_format_wins_over_the_suffix(tmp_path):

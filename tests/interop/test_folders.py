@@ -27,7 +27,9 @@ from clozeworks.data.batches import Group, pack
 from clozeworks.inference.engine import task_of
 from clozeworks.interop.huggingface import (
     check_match,
+    config_of,
     family_of,
+    heads_of,
     labels_of,
     open_model,
     write_bundle,
@@ -284,8 +286,9 @@ def test_code_in_a_pickle_is_refused_and_never_runs(form, their_folder, tmp_path
         torch.save(poisoned, their_folder / "pytorch_model.bin")
     else:
         (their_folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(tmp_path / "ran"), 2))
-    with pytest.raises(UserError, match=r"pytorch_model\.bin"):
+    with pytest.raises(UserError, match=r"pytorch_model\.bin.*more than tensors") as refusal:
         open_model(open_bundle(their_folder), make_task("classify"))
+    assert "weights_only" not in str(refusal.value)  # no advice to run it after all
     assert not (tmp_path / "ran").exists()
 
 
@@ -341,6 +344,11 @@ def with_config(folder, changes):
         ({"num_attention_heads": 5}, "not a multiple of 5 heads"),
         ({"vocab_size": None}, "vocab_size"),
         ({"num_hidden_layers": "many"}, "num_layers"),
+        ({"num_hidden_layers": 10**6}, "num_layers = 1000000"),
+        ({"hidden_size": 65_536}, r"tokens\.weight should be \[\d+, 65536\], \[\d+, 32\] there"),
+        ({"vocab_size": 10_000_000}, r"should be \[10000000, 32\]"),
+        ({"id2label": {"zero": "no"}}, "id2label should name a label for each number"),
+        ({"id2label": ["no", "yes"]}, "id2label should name a label for each number"),
     ],
     ids=str,
 )
@@ -349,6 +357,21 @@ def test_configs_of_other_models_are_refused_in_one_line(changes, message, their
     with pytest.raises(UserError, match=message) as refusal:
         open_model(bundle, make_task("classify"))
     assert "\n" not in str(refusal.value)
+    assert str(refusal.value).startswith(str(their_folder))
+
+
+def test_what_a_config_leaves_at_null_is_as_if_not_there(their_folder):
+    config = config_of(open_bundle(their_folder))
+    nulls = {"model_type": None, "hidden_act": None, "position_embedding_type": None}
+    assert config_of(with_config(their_folder, nulls)) == config
+    assert heads_of(with_config(their_folder, {"architectures": "BertModel"})) == frozenset()
+
+
+def test_a_card_that_names_a_label_twice_is_refused(tmp_path):
+    written(tmp_path / "bundle", "mlm")
+    (tmp_path / "bundle" / CARD).write_text('{"format": 1, "labels": ["a", "b", "a"]}')
+    with pytest.raises(UserError, match="'a' is there twice"):
+        open_bundle(tmp_path / "bundle")
 
 
 def test_folders_that_are_no_models_are_explained(tmp_path):

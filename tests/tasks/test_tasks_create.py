@@ -37,6 +37,8 @@ def test_a_joint_task_takes_its_parts_settings_and_no_others():
         tasks.create("mlm+nsp", {"rate": 0.4}, VOCABULARY)
     with pytest.raises(UserError, match="unknown key 'rat'"):
         tasks.create("mlm+nsp", {"mlm": {"rat": 0.4}}, VOCABULARY)
+    with pytest.raises(UserError, match=r"mlm = 5; .*\[settings\.mlm\]"):
+        tasks.create("mlm+nsp", {"mlm": 5}, VOCABULARY)
 
 
 def test_a_joint_loss_is_the_losses_of_its_parts():

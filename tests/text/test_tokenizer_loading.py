@@ -91,6 +91,16 @@ def cut_short(folder):
     (folder / "tokenizer.json").write_bytes(whole[: len(whole) // 2])
 
 
+def vocabulary(edit):
+    """Change the lines of vocab.txt beside a whole tokenizer.json."""
+
+    def write(folder):
+        lines = (folder / "vocab.txt").read_text("utf-8").splitlines()
+        (folder / "vocab.txt").write_text("\n".join(edit(lines)), "utf-8")
+
+    return write
+
+
 def only_vocabulary(lines):
     def edit(folder):
         (folder / "tokenizer.json").unlink()
@@ -108,6 +118,12 @@ DAMAGE = {
     "no vocabulary": (edited(model={"vocab": 3}), "is not a tokenizer file"),
     "no model": (edited(model=[]), "no model with a vocabulary"),
     "holes": (edited(model={"vocab": {p: 2 * i for i, p in enumerate(FIVE)}}), "ids must run"),
+    "other word": (
+        vocabulary(lambda lines: [*lines[:6], "?!", *lines[7:]]),
+        r"line 7 is '\?!', not",
+    ),
+    "cut vocabulary": (vocabulary(lambda lines: lines[:7]), "line 8 is None, not"),
+    "longer vocabulary": (vocabulary(lambda lines: [*lines, "more"]), "is 'more', not None"),
     "other": (lambda folder: shutil.rmtree(folder), "does not exist"),
     "empty": (lambda folder: [f.unlink() for f in folder.iterdir()], "holds no tokenizer"),
     "no mask": (only_vocabulary(FIVE[:-1]), r"vocab.txt: the vocabulary has no \[MASK\]"),

@@ -67,24 +67,25 @@ def evaluate(recipe: EvaluateRecipe) -> Evaluated:
 
 
 def _labelled(recipe: EvaluateRecipe, engine: Engine) -> list[Any]:
-    columns = {**trained_columns(recipe.model), **recipe.columns}
-    examples: list[Any] = list(
+    if "label" not in engine.task.Example.model_fields or not engine.task.labels:
+        raise UserError(f"{recipe.model} was trained for {engine.task.name!r}, which has no labels")
+
+    def labelled(example: Any) -> None:
+        if example.label is None:
+            raise UserError("no label; label it, or remove the row")
+        engine.task.target(example)
+
+    return list(
         read_examples(
             recipe.data,
             engine.task.Example,
-            columns,
+            {"label": "label", **trained_columns(recipe.model), **recipe.columns},
             encoding=recipe.encoding,
             format=recipe.format,
             empty="skip" if recipe.skip_empty else "refuse",
+            check=labelled,
         )
     )
-    if "label" not in engine.task.Example.model_fields or not engine.task.labels:
-        raise UserError(f"{recipe.model} was trained for {engine.task.name!r}, which has no labels")
-    for row, example in enumerate(examples, 1):
-        if example.label is None:
-            raise UserError(f"{recipe.data}: example {row} has no label; name its column: --label")
-        engine.task.target(example)
-    return examples
 
 
 def evaluate_live(engine: Engine, examples: list[Any], name: str) -> Evaluation:

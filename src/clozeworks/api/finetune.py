@@ -1,7 +1,7 @@
 """Fine-tune a model for a task on labelled examples."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +82,13 @@ def finetune(recipe: FinetuneRecipe) -> Finetuned:
         raise UserError(f"{recipe.task!r} learns from a prepared corpus; use `clozeworks pretrain`")
     parent = open_bundle(recipe.model)
     tokenizer = load_tokenizer(parent.path)
-    train, dev = _examples(recipe, kind)
+    train = _read(recipe, kind, recipe.data)
+    train, dev = (train, []) if recipe.dev else _held_out(train, recipe.dev_share)
     labels = _labels(train, parent, recipe.data)
     task = tasks.create(recipe.task, recipe.settings, tokenizer.vocabulary, labels)
+    if recipe.dev is not None:
+        dev = _read(recipe, kind, recipe.dev, task.target)
     groups = _groups(task, train, tokenizer)
-    for example in dev:
-        task.target(example)  # a label never seen in training is an error now, not after the run
     model = adopt(parent, task, tokenizer, recipe)
     run = Run.start(recipe.out, "finetune", recipe, _inputs(recipe, parent))
 
@@ -106,26 +107,35 @@ def finetune(recipe: FinetuneRecipe) -> Finetuned:
     return Finetuned(bundle=run.bundle, dev=dev_numbers, cost=took(fitted.cursor))
 
 
-def _examples(recipe: FinetuneRecipe, kind: type[Task]) -> tuple[list[Any], list[Any]]:
-    """Train and dev examples, all labelled."""
-    train = _read(recipe, kind, recipe.data)
-    if recipe.dev is not None:
-        return train, _read(recipe, kind, recipe.dev)
+def _held_out(examples: list[Any], share: float) -> tuple[list[Any], list[Any]]:
+    """The examples to learn from, and those to judge on; says how many."""
     kept, dev = hold_out(
-        train,
-        recipe.dev_share,
+        examples,
+        share,
         key=lambda e: f"{e.text}\n{getattr(e, 'text_pair', None) or ''}",
         label=lambda e: str(e.label),
     )
     say(
-        f"no dev file: {len(dev):,} of {len(train):,} rows held out by a hash of their text, "
+        f"no dev file: {len(dev):,} of {len(examples):,} rows held out by a hash of their text, "
         "by class; give --dev FILE to choose them yourself"
     )
     return kept, dev
 
 
-def _read(recipe: FinetuneRecipe, kind: type[Task], path: Path) -> list[Any]:
-    examples: list[Any] = list(
+def _read(
+    recipe: FinetuneRecipe,
+    kind: type[Task],
+    path: Path,
+    check: Callable[[Any], object] = lambda example: None,
+) -> list[Any]:
+    """The examples of a file, all labelled."""
+
+    def labelled(example: Any) -> None:
+        if example.label is None:
+            raise UserError("no label; label it, or remove the row")
+        check(example)
+
+    return list(
         read_examples(
             path,
             kind.Example,
@@ -133,12 +143,9 @@ def _read(recipe: FinetuneRecipe, kind: type[Task], path: Path) -> list[Any]:
             encoding=recipe.encoding,
             format=recipe.format,
             empty="skip" if recipe.skip_empty else "refuse",
+            check=labelled,
         )
     )
-    bare = next((i for i, e in enumerate(examples, 1) if e.label is None), None)
-    if bare is not None:
-        raise UserError(f"{path}: example {bare} has no label; label it, or remove the row")
-    return examples
 
 
 def _labels(train: list[Any], parent: Bundle, path: Path) -> list[str]:

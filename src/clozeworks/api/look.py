@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from clozeworks import tasks
 from clozeworks.core.bundle import open_bundle
 from clozeworks.core.config import Settings
@@ -13,7 +15,7 @@ from clozeworks.data.doctor import Findings, examine
 from clozeworks.data.read import read_examples
 from clozeworks.data.shards import MANIFEST, Shards
 from clozeworks.data.sources.base import SOURCES
-from clozeworks.interop.huggingface import family_of, labels_of
+from clozeworks.interop.huggingface import config_of, labels_of
 from clozeworks.model.config import SIZES
 from clozeworks.model.families import FAMILIES
 from clozeworks.text.load import load_tokenizer
@@ -33,7 +35,7 @@ class DoctorRecipe(Settings):
     """Examples to judge on while training."""
     test: Path | None = None
     """Examples to judge on at the end."""
-    window: int = 128
+    window: int = Field(default=128, ge=8)
     """Longest sequence in tokens that the model will see."""
     columns: dict[str, str] = {}
     """Column names of the task's fields, where they are not called the same."""
@@ -87,7 +89,7 @@ def info(recipe: InfoRecipe) -> dict[str, str]:
 
 def _of_bundle(path: Path) -> dict[str, str]:
     bundle = open_bundle(path)
-    config = family_of(bundle).config(bundle.config)
+    config = config_of(bundle)
     card, labels = bundle.card, labels_of(bundle)
     lines = {
         "folder": str(path),

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Protocol
 
-from clozeworks.core.bundle import Bundle, Card, Provenance, open_bundle
+from clozeworks.core.bundle import CARD, Bundle, Card, Provenance, open_bundle
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
 from clozeworks.core.log import say
@@ -80,5 +80,10 @@ def open_engine(model: Path, device: str, precision: Precision) -> Engine:
 
 def trained_columns(model: Path) -> dict[str, str]:
     """The column names a Bundle's training data had, so that they need not be given again."""
-    columns: dict[str, str] = open_bundle(model).card.provenance.recipe.get("columns", {})
+    columns = open_bundle(model).card.provenance.recipe.get("columns", {})
+    if not isinstance(columns, dict) or not all(isinstance(name, str) for name in columns.values()):
+        raise UserError(
+            f"{model / CARD}: provenance.recipe.columns should name a column for each field, "
+            f"not {columns!r}"
+        )
     return columns

@@ -88,7 +88,7 @@ def _answered(recipe: PredictRecipe, engine: Engine) -> Iterator[tuple[Row, Pred
     examples = read_examples(
         recipe.data,
         engine.task.Example,
-        {field: column for field, column in columns.items() if field != "label"},
+        {f: column for f, column in columns.items() if f not in engine.task.answers},
         encoding=recipe.encoding,
         format=recipe.format,
         empty="keep" if recipe.keep_empty else "refuse",
@@ -102,6 +102,11 @@ def _values(prediction: Prediction, scores: bool) -> Row:
     if not scores:
         values.pop("scores", None)
     return values
+
+
+def _cell(value: Any) -> Any:
+    """A value as one cell of a table: a list as JSON."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
 
 
 def _refuse_taken(row: Row, names: Iterable[str]) -> None:
@@ -125,7 +130,7 @@ def _writer(stream: IO[str], suffix: str) -> Callable[[Row, Row], None]:
 
     def write_row(row: Row, values: Row) -> None:
         nonlocal table
-        flat = {f"prediction_{k}": v for k, v in values.items() if not isinstance(v, dict)}
+        flat = {f"prediction_{k}": _cell(v) for k, v in values.items() if not isinstance(v, dict)}
         for name, score in values.get("scores", {}).items():
             flat[f"prediction_score_{name}"] = score
         if table is None:

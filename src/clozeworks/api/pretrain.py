@@ -18,7 +18,7 @@ from clozeworks.core.log import say
 from clozeworks.core.records import Ints
 from clozeworks.core.run import Run
 from clozeworks.data.order import ShardStream
-from clozeworks.data.pairs import held_out
+from clozeworks.data.pairs import Plan, held_out
 from clozeworks.data.shards import MANIFEST, Shards
 from clozeworks.metrics.classify import Floats
 from clozeworks.model.config import EncoderConfig
@@ -32,6 +32,8 @@ from clozeworks.train.loop import TrainSettings, held_out_losses
 from clozeworks.train.precision import pick_device
 
 Size = Literal["tiny", "mini", "small", "medium", "base"]
+TOKENIZERS_OWN = {"vocab_size", "pad_id"}
+"""Values of an encoder that are none of the recipe's business."""
 MOST_HELD_OUT = 0.1
 """Share of a small corpus that is held out at most."""
 
@@ -96,6 +98,7 @@ def pretrain(recipe: PretrainRecipe) -> Pretrained:
     The same recipe and folder continue a run that stopped, bit for bit as if it had not.
     """
     shards = Shards.open(recipe.data)
+    shards.verify()
     tokenizer = load_tokenizer(shards.tokenizer_folder)
     task = tasks.create(recipe.task, recipe.settings, tokenizer.vocabulary)
     if not task.from_shards:
@@ -116,6 +119,7 @@ def pretrain(recipe: PretrainRecipe) -> Pretrained:
         f"{len(train):,} documents to learn from, {len(held):,} held out; "
         f"loss of guessing by frequency: {unigram:.3f} nats"
     )
+    say(_described(stream.plan(0), task.pairs))
 
     def judge(live: Model) -> Mapping[str, float]:
         return held_out_losses(live, task, judged_on, recipe.train.micro_tokens)
@@ -134,6 +138,10 @@ def _model(recipe: PretrainRecipe, task: Task, tokenizer: Tokenizer) -> Model:
     if recipe.model is not None:
         model = adopt(open_bundle(recipe.model), task, tokenizer, recipe)
     else:
+        for name in TOKENIZERS_OWN & recipe.encoder.keys():
+            raise UserError(
+                f"encoder: {name} = {recipe.encoder[name]!r}: the tokenizer decides it; leave it out"
+            )
         sized = EncoderConfig.of_size(recipe.size, tokenizer.vocabulary.size)
         pad = {"pad_id": tokenizer.vocabulary.pad}
         values = {**sized.model_dump(), **pad, **recipe.encoder}
@@ -159,6 +167,18 @@ def _stream(recipe: PretrainRecipe, shards: Shards, documents: Ints, task: Task)
         paired=task.pairs,
         tokens=recipe.train.batch,
         seed=recipe.train.seed,
+    )
+
+
+def _described(plan: Plan, paired: bool) -> str:
+    """What one epoch cuts from the corpus, in a line."""
+    lengths = plan.lengths
+    line = f"{len(lengths):,} sequences an epoch, {lengths.sum() / max(1, len(lengths)):.0f} tokens each"
+    if not paired or not len(lengths):
+        return line
+    share = plan.trimmed / (plan.trimmed + lengths.sum())
+    return (
+        f"{line}; {plan.random.mean():.1%} of second segments from elsewhere, {share:.1%} trimmed"
     )
 
 

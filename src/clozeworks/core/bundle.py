@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from clozeworks.core.config import Settings, validated
 from clozeworks.core.errors import UserError
@@ -57,7 +57,7 @@ class Card(Settings):
     settings: dict[str, Any] = {}
     """The task's own settings, as its Config takes them."""
     labels: list[str] | None = None
-    """Label names in the order of the head's outputs."""
+    """Label names in the order of the head's outputs, each once."""
     calibration: Calibration = Calibration()
     fold: Fold = Fold()
     tokenizer: str | None = None
@@ -65,6 +65,14 @@ class Card(Settings):
     max_length: int | None = None
     """The window in tokens the model was trained with."""
     provenance: Provenance = Provenance()
+
+    @field_validator("labels")
+    @classmethod
+    def _each_once(cls, labels: list[str] | None) -> list[str] | None:
+        twice = next((label for label in labels or [] if (labels or []).count(label) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice!r} is there twice; each label names one output")
+        return labels
 
 
 @dataclass(frozen=True)
@@ -106,14 +114,14 @@ def open_bundle(path: str | Path) -> Bundle:
     return Bundle(path, read_json(path / "config.json"), validated(Card, values, str(path / CARD)))
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, remedy: str = "copy it again") -> dict[str, Any]:
     """The JSON object in a file; raises UserError if it is absent, cut short or not an object."""
     with explained(existing(path), "read"):
         text = path.read_bytes()
     try:
         values = json.loads(text)
     except ValueError as error:
-        raise UserError(f"{path} is damaged or cut short ({error}); copy it again") from error
+        raise UserError(f"{path} is damaged or cut short ({error}); {remedy}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} should hold a JSON object, not a {type(values).__name__}")
     return values

@@ -6,18 +6,32 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from clozeworks.core.errors import UserError, suggestion
 from clozeworks.core.files import existing, explained
 
 
 class Settings(BaseModel):
-    """Base of every settings class: unknown keys are errors, values never change."""
+    """Base of every settings class: unknown keys are errors, values never change, `~` is home."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=()
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+        allow_inf_nan=False,
     )
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _at_home(cls, value: Any) -> Any:
+        """Paths of recipes are given the home folder that a shell would have given them."""
+        if isinstance(value, list):
+            return [cls._at_home(item) for item in value]
+        if isinstance(value, Path) and value.parts[:1] == ("~",):
+            return value.expanduser()
+        return value
 
 
 S = TypeVar("S", bound=BaseModel)

@@ -2,12 +2,14 @@
 
 import contextlib
 import errno
+import glob
 import gzip
 import hashlib
 import io
 import lzma
 import os
 import shutil
+import time
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,6 +18,9 @@ from typing import IO, Any, TypeVar, cast
 from clozeworks.core.errors import UserError, suggestion
 
 Line = TypeVar("Line", str, bytes)
+
+ABANDONED = 24 * 3600
+"""Seconds after which a file that nobody goes on writing aside was left by a killed process."""
 
 _REMEDY = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder",
@@ -136,7 +141,7 @@ def write_file(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     Text is UTF-8 with "\\n" line ends. Raises UserError on a full disk or a folder that refuses.
     """
     path = Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = _aside(path)
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,7 +165,7 @@ def write_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
     path = Path(path)
     if path.exists() and not replace:
         raise UserError(f"{path} already exists; choose another folder or remove it")
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = _aside(path)
     with explained(path):
         try:
             shutil.rmtree(aside, ignore_errors=True)  # of a killed process that had our number
@@ -173,6 +178,15 @@ def write_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
             sync_folder(path.parent)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+
+
+def _aside(path: Path) -> Path:
+    """Where `path` is written before it is whole; what a killed process left there is removed."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > ABANDONED:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def _swap(aside: Path, path: Path) -> None:

@@ -4,17 +4,21 @@ import json
 import platform
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
 from clozeworks.core.bundle import read_json
 from clozeworks.core.config import to_toml
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import explained, write_file
+from clozeworks.core.log import say
 
 PACKAGES = ("clozeworks", "torch", "tokenizers", "safetensors", "numpy")
 
@@ -39,7 +43,8 @@ class Run:
         identity = {"verb": verb, "recipe": recipe.model_dump(mode="json"), "inputs": inputs}
         identity = json.loads(json.dumps(identity))
         if (path / "run.json").exists():
-            _refuse_if_other(path, read_json(path / "run.json"), identity)
+            there = read_json(path / "run.json", "choose another --out, or remove that folder")
+            _refuse_if_other(path, there, identity)
             return cls(path, resumed=True, inputs=inputs)
         with explained(path):
             if path.exists() and (not path.is_dir() or _holds_other_files(path)):
@@ -62,20 +67,43 @@ class Run:
         """Where the run's checkpoints go."""
         return self.path / "checkpoints"
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from working on the run inside the block.
+
+        Raises UserError if one does already. Where the file system knows no locks, nothing is
+        kept from anyone.
+        """
+        lock = FileLock(self.path / ".lock", timeout=0)
+        with explained(self.path):
+            try:
+                lock.acquire()
+            except Timeout as error:
+                raise UserError(
+                    f"{self.path} is being worked on by another process; wait for it, stop it, "
+                    "or choose another --out"
+                ) from error
+            except NotImplementedError:
+                say(f"{self.path}: no locks on this file system; start no second run there")
+        try:
+            yield
+        finally:
+            lock.release()
+
     def forget_after(self, step: int) -> None:
         """Drop lines of `metrics.jsonl` past `step`: a resumed run writes them again."""
         file = self.path / "metrics.jsonl"
         if not file.exists():
             return
         kept = []
-        for line in file.read_text("utf-8").splitlines():
+        for line in file.read_bytes().splitlines():
             try:
                 event = json.loads(line)
             except ValueError:  # the line that was being written when the power went
                 continue
-            if event.get("step", 0) <= step:
-                kept.append(line + "\n")
-        with write_file(file) as out:
+            if isinstance(event, dict) and event.get("step", 0) <= step:
+                kept.append(line + b"\n")
+        with write_file(file, "wb") as out:
             out.writelines(kept)
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from clozeworks.core.bundle import read_json
-from clozeworks.core.config import Settings, validated
+from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import digest, existing, explained, open_binary, write_folder
 from clozeworks.core.log import Meter, say
@@ -25,6 +24,7 @@ from clozeworks.data.shards import (
     Shard,
     Shards,
     finished_shard,
+    read_record,
     write_record,
 )
 from clozeworks.data.sources.base import PACKED, format_of
@@ -96,7 +96,7 @@ def _plan(paths: Sequence[Path], tokenizer: Tokenizer, settings: PrepareSettings
 def _begin(out: Path, plan: Plan, tokenizer: Tokenizer) -> bool:
     """Make the folder or take it up again; True if nothing is left to do."""
     if (out / PLAN).exists():
-        _refuse_if_other(out, validated(Plan, read_json(out / PLAN), str(out / PLAN)), plan)
+        _refuse_if_other(out, read_record(Plan, out / PLAN), plan)
     else:
         with explained(out):
             if out.exists() and (not out.is_dir() or any(out.glob("[!.]*"))):

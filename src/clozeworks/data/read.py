@@ -1,6 +1,6 @@
 """From a data file's rows to Examples: columns chosen by name, values checked, nothing dropped."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
 from math import isnan
 from pathlib import Path
@@ -26,12 +26,14 @@ def read_examples(
     encoding: str = "utf-8",
     format: str | None = None,
     empty: OnEmpty = "refuse",
+    check: Callable[[E], object] = lambda example: None,
 ) -> Iterator[E]:
     """Yield the rows of a file as `kind`, streaming; `columns` maps its fields to column names.
 
     A field that is not in `columns` is read from the column of its own name; other columns are
     passed over. Numbers become strings where the field is one (1 → "1", 4.0 → "4.0"). Raises
-    UserError naming the row: a missing column, an empty text, NUL, a lone surrogate, no rows.
+    UserError naming the row: a missing column, an empty text, NUL, a lone surrogate, no rows, or
+    what `check` raises of an example.
     """
     for field in columns:
         choose(field, kind.model_fields, f"field of {kind.__name__}")
@@ -52,7 +54,12 @@ def read_examples(
                 )
             skipped.append(number)
             continue
-        yield validated(kind, {f: v for f, v in values.items() if v is not None}, where)
+        example = validated(kind, {f: v for f, v in values.items() if v is not None}, where)
+        try:
+            check(example)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
+        yield example
     _report(path, read, skipped)
 
 

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from clozeworks.core.bundle import read_json
 from clozeworks.core.config import Settings, validated
 from clozeworks.core.errors import UserError
-from clozeworks.core.files import existing, write_file, write_folder
+from clozeworks.core.files import digest, existing, write_file, write_folder
 from clozeworks.core.records import Ints
 
 MANIFEST = "manifest.json"
@@ -57,6 +57,8 @@ class Shard(Settings):
     """Tokens that are the unknown token."""
     bytes: dict[str, int]
     """Size of each file."""
+    sha256: dict[str, str]
+    """Hash of each file."""
 
 
 class Manifest(Plan):
@@ -101,11 +103,16 @@ class Shards:
             if (folder / PLAN).exists():
                 raise UserError(f"{folder} is not finished; run the same `prepare` again")
             raise UserError(f"{folder} holds no shards; make them with `clozeworks prepare`")
-        manifest = validated(Manifest, read_json(folder / MANIFEST), str(folder / MANIFEST))
+        manifest = read_record(Manifest, folder / MANIFEST)
         for shard in manifest.shards:
             check_sizes(folder / "shards" / shard.name, shard)
         existing(folder / "tokenizer" / "tokenizer.json")
         return cls(folder, manifest)
+
+    def verify(self) -> None:
+        """Read every byte once; raises UserError naming a file that is not what was written."""
+        for shard in self.manifest.shards:
+            check_hashes(self.folder / "shards" / shard.name, shard)
 
     @property
     def vocabulary_hash(self) -> str:
@@ -161,8 +168,10 @@ def write_shard(path: Path, arrays: dict[str, npt.NDArray[np.generic]], shard: S
     with write_folder(path, replace=True) as aside:
         for name in ARRAYS:
             _save(aside / f"{name}.npy", arrays[name])
-        sizes = {f"{name}.npy": (aside / f"{name}.npy").stat().st_size for name in ARRAYS}
-        shard = shard.model_copy(update={"bytes": sizes})
+        files = [aside / f"{name}.npy" for name in ARRAYS]
+        sizes = {file.name: file.stat().st_size for file in files}
+        hashes = {file.name: digest(file) for file in files}
+        shard = shard.model_copy(update={"bytes": sizes, "sha256": hashes})
         (aside / "shard.json").write_text(shard.model_dump_json(), "utf-8")
     return shard
 
@@ -178,8 +187,9 @@ def _save(path: Path, array: npt.NDArray[np.generic]) -> None:
 def finished_shard(path: Path, source: str, tokenizer: str) -> Shard | None:
     """The record of a whole shard already made from this text and tokenizer, else None."""
     try:
-        shard = validated(Shard, read_json(path / "shard.json"), str(path))
+        shard = read_record(Shard, path / "shard.json")
         check_sizes(path, shard)
+        check_hashes(path, shard)
     except UserError:
         return None
     return shard if (shard.source, shard.tokenizer) == (source, tokenizer) else None
@@ -193,6 +203,23 @@ def check_sizes(path: Path, shard: Shard) -> None:
             raise UserError(f"{file} is missing; {REMEDY}")
         if (found := file.stat().st_size) != size:
             raise UserError(f"{file} is damaged: {found:,} bytes, not {size:,}; {REMEDY}")
+
+
+def check_hashes(path: Path, shard: Shard) -> None:
+    """Raise UserError naming a file of the shard in which something changed."""
+    for name, expected in shard.sha256.items():
+        if digest(path / name) != expected:
+            raise UserError(
+                f"{path / name} is damaged: its bytes are not what was written; {REMEDY}"
+            )
+
+
+R = TypeVar("R", bound=Settings)
+
+
+def read_record(kind: type[R], path: Path) -> R:
+    """A plan, shard or manifest read back; raises UserError if its file is damaged."""
+    return validated(kind, read_json(path, REMEDY), str(path))
 
 
 def write_record(path: Path, record: Settings) -> None:

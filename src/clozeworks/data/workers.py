@@ -88,6 +88,7 @@ def make_shard(job: Job, tokenizer: Tokenizer, folder: Path) -> Shard:
         tokens=len(joined),
         unknown=int(np.count_nonzero(joined == tokenizer.vocabulary.unknown)),
         bytes={},
+        sha256={},
     )
     return write_shard(folder / job.name, arrays, shard)
 

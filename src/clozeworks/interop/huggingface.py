@@ -1,7 +1,8 @@
 """Opens Hugging Face folders as models, and writes models as Hugging Face folders."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from clozeworks.core.errors import UserError, choose
 from clozeworks.core.files import write_folder
 from clozeworks.core.records import as_json
 from clozeworks.interop.tensors import read_tensors, write_tensors
+from clozeworks.model.config import EncoderConfig
 from clozeworks.model.encoder import Encoder, initialise
 from clozeworks.model.families import FAMILIES, Family
 from clozeworks.model.heads import Model
@@ -30,15 +32,23 @@ class Opened(NamedTuple):
 
 def family_of(bundle: Bundle) -> Family:
     """The family `config.json` names."""
-    model_type = bundle.config.get("model_type", "bert")
-    return FAMILIES.get(choose(str(model_type), FAMILIES.names(), "model_type"))()
+    model_type = bundle.config.get("model_type") or "bert"
+    with _named(bundle):
+        return FAMILIES.get(choose(str(model_type), FAMILIES.names(), "model_type"))()
+
+
+def config_of(bundle: Bundle) -> EncoderConfig:
+    """The encoder `config.json` describes."""
+    with _named(bundle):
+        return family_of(bundle).config(bundle.config)
 
 
 def heads_of(bundle: Bundle) -> frozenset[str]:
     """The heads of the Hugging Face class that `config.json` names; none for an unknown class."""
-    names = bundle.config.get("architectures") or []
+    names = bundle.config.get("architectures")
     classes = {name: heads for heads, name in family_of(bundle).architectures.items()}
-    return classes.get(names[0], frozenset()) if names else frozenset()
+    first = names[0] if isinstance(names, list) and names else None
+    return classes.get(str(first), frozenset())
 
 
 def labels_of(bundle: Bundle) -> list[str]:
@@ -49,6 +59,11 @@ def labels_of(bundle: Bundle) -> list[str]:
     if id2label is None and heads_of(bundle) == {"classify"}:
         return ["LABEL_0", "LABEL_1"]  # Hugging Face writes nothing where this is so
     id2label = id2label or {}
+    if not isinstance(id2label, dict) or not all(str(key).isdecimal() for key in id2label):
+        raise UserError(
+            f"{bundle.path / 'config.json'}: id2label should name a label for each number, "
+            f"as in {{'0': 'no', '1': 'yes'}}; it is {id2label!r}"
+        )
     return [str(id2label[key]) for key in sorted(id2label, key=int)]
 
 
@@ -58,20 +73,42 @@ def open_model(bundle: Bundle, task: Task, seed: int = 0) -> Opened:
     Heads the folder does not hold, or holds for other labels, are initialised from `seed`; the
     encoder must be whole. Raises UserError naming the first missing tensor or wrong shape.
     """
-    family = family_of(bundle)
-    model = task.build(Encoder(family.config(bundle.config)))
-    initialise(model, model.encoder.config.init_std, seed)
+    config = config_of(bundle)
+    ours = _under_our_names(bundle, config)
+    with torch.device("meta"):  # a config.json gone wrong may ask for more memory than there is
+        _check_encoder(Encoder(config), ours, bundle.path)
+    if task.labels and task.labels != labels_of(bundle):
+        ours = {name: t for name, t in ours.items() if not name.startswith(f"heads.{task.name}.")}
+    model = task.build(Encoder(config))
+    initialise(model, config.init_std, seed)
+    return Opened(model, _fill(model, ours, bundle.path))
+
+
+def _under_our_names(bundle: Bundle, config: EncoderConfig) -> State:
+    """The folder's tensors by our names; no layer of theirs may be left over."""
+    family, layers = family_of(bundle), config.num_layers
     theirs = _prefixed(_read(bundle), family)
-    layers = model.encoder.config.num_layers
-    ours = to_ours(theirs, family.names, layers)
-    if unread := to_ours(theirs, family.names, layers + 1).keys() - ours.keys():
+    with _named(bundle):
+        ours = to_ours(theirs, family.names, layers)
+        unread = to_ours(theirs, family.names, layers + 1).keys() - ours.keys()
+    if unread:
         raise UserError(
             f"{bundle.path}: the weights and config.json do not agree: config.json gives {layers} "
             f"layers, the weights hold {min(unread)}"
         )
-    if task.labels and task.labels != labels_of(bundle):
-        ours = {name: t for name, t in ours.items() if not name.startswith(f"heads.{task.name}.")}
-    return Opened(model, _fill(model, ours, bundle.path))
+    return ours
+
+
+def _check_encoder(encoder: Encoder, ours: State, path: Path) -> None:
+    """Raise UserError naming the first tensor of the encoder that is not there, or not so."""
+    for name, parameter in encoder.named_parameters(prefix="encoder"):
+        tensor = ours.get(name)
+        if tensor is None or tensor.shape != parameter.shape:
+            found = "missing" if tensor is None else f"{list(tensor.shape)} there"
+            raise UserError(
+                f"{path}: the weights and config.json do not agree: {name} should be "
+                f"{list(parameter.shape)}, {found}"
+            )
 
 
 def _fill(model: Model, ours: State, path: Path) -> list[str]:
@@ -80,22 +117,26 @@ def _fill(model: Model, ours: State, path: Path) -> list[str]:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             tensor = ours.get(name)
-            if tensor is not None and not torch.isfinite(tensor).all():
+            if tensor is None or tensor.shape != parameter.shape:
+                fresh.add(".".join(name.split(".")[: 2 if name.startswith("heads.") else 1]))
+                continue
+            if not torch.isfinite(tensor).all():
                 raise UserError(
                     f"{path}: {name} holds NaN or infinity; its training diverged, or the file is "
                     "damaged: use another model"
                 )
-            if tensor is not None and tensor.shape == parameter.shape:
-                parameter.copy_(tensor)
-            elif name.startswith("encoder."):
-                found = "missing" if tensor is None else f"{list(tensor.shape)} there"
-                raise UserError(
-                    f"{path}: the weights and config.json do not agree: {name} should be "
-                    f"{list(parameter.shape)}, {found}"
-                )
-            else:
-                fresh.add(".".join(name.split(".")[: 2 if name.startswith("heads.") else 1]))
+            parameter.copy_(tensor)
     return sorted(fresh)
+
+
+@contextmanager
+def _named(bundle: Bundle) -> Iterator[None]:
+    """Say which folder an error is about."""
+    try:
+        yield
+    except UserError as error:
+        where = "" if str(error).startswith(str(bundle.path)) else f"{bundle.path}: "
+        raise UserError(f"{where}{error}") from error
 
 
 def _read(bundle: Bundle) -> State:

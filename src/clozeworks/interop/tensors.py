@@ -25,7 +25,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError as error:
+        # The library's own words end in advice to run what the file holds.
+        raise UserError(
+            f"{path} is damaged, or a pickle that holds more than tensors, which is never run; "
+            "get the model as .safetensors"
+        ) from error
+    except (SafetensorError, OSError, RuntimeError, EOFError) as error:
         reason = str(error).split("\n")[0]
         raise UserError(f"{path} is damaged or cut short ({reason}); copy it again") from error
     if not isinstance(state, dict):

@@ -18,23 +18,26 @@ SIZES: dict[str, tuple[int, int]] = {
 
 
 class EncoderConfig(Settings):
-    """Everything the encoder needs to be built; families differ by these values alone."""
+    """Everything the encoder needs to be built; families differ by these values alone.
 
-    vocab_size: int = Field(gt=0)
+    The upper limits are far above any model there is: they stop a damaged file before memory does.
+    """
+
+    vocab_size: int = Field(gt=0, le=10_000_000)
     """Rows of the token embedding."""
-    hidden_size: int = Field(default=256, gt=0)
+    hidden_size: int = Field(default=256, gt=0, le=65_536)
     """Width of a token vector (H)."""
-    num_layers: int = Field(default=4, gt=0)
+    num_layers: int = Field(default=4, gt=0, le=1_000)
     """Encoder layers (L)."""
     num_heads: int = Field(default=4, gt=0)
     """Attention heads (A); must divide the width."""
-    inner_size: int = Field(default=1024, gt=0)
+    inner_size: int = Field(default=1024, gt=0, le=1_000_000)
     """Width inside the feed-forward part."""
     activation: Activation = "gelu"
     """Activation of the feed-forward part: exact GELU, its tanh approximation, or ReLU."""
-    max_positions: int = Field(default=512, gt=0)
+    max_positions: int = Field(default=512, gt=0, le=10_000_000)
     """Longest sequence the learned positions allow."""
-    num_segments: int = Field(default=2, gt=0)
+    num_segments: int = Field(default=2, gt=0, le=65_536)
     """Rows of the segment (token type) embedding."""
     norm_eps: float = Field(default=1e-12, gt=0)
     """Epsilon of every LayerNorm; some published models were trained with 1e-3."""

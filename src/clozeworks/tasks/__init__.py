@@ -24,8 +24,13 @@ def create(
     if len(names) == 1:
         kind = TASKS.get(name)
         return kind(validated(kind.Config, settings, f"settings of {name}"), vocabulary, labels)
-    for key in settings:
+    for key, values in settings.items():
         choose(key, names, f"settings of {name}:")
+        if not isinstance(values, Mapping):
+            raise UserError(
+                f"settings of {name}: {key} = {values!r}; a joint task takes a table of settings "
+                f"for each part, as [settings.{key}] in a recipe"
+            )
     parts = [create(part, settings.get(part, {}), vocabulary, labels) for part in names]
     stray = next((p.name for p in parts if not p.from_shards), None)
     if stray is not None or len(set(names)) < len(names):

@@ -42,6 +42,8 @@ class Task(ABC):
     Answer: type[Prediction]
     pooled: ClassVar[bool] = False
     """Whether its head stands on the pooler."""
+    answers: ClassVar[frozenset[str]] = frozenset({"label"})
+    """Fields of its Examples that hold what it is to predict."""
     from_shards: ClassVar[bool] = False
     """Whether its training data is a prepared corpus instead of Examples."""
 

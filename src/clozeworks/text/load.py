@@ -1,6 +1,7 @@
 """Reading tokenizers: Hugging Face folders, our Bundles, and plain `vocab.txt` files."""
 
 import re
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,11 @@ def _from_json(path: Path, settings: dict[str, Any], fold: Fold) -> Tokenizer:
     except Exception as error:  # the library raises bare Exception for whatever it cannot read
         raise UserError(f"{path} is not a tokenizer file: {error}") from error
     try:
-        return Tokenizer(library, fold)
+        tokenizer = Tokenizer(library, fold)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    _check_same_pieces(tokenizer.pieces, len(values["model"]["vocab"]), path.with_name("vocab.txt"))
+    return tokenizer
 
 
 def _check_is_bert(values: dict[str, Any], path: Path) -> None:
@@ -70,6 +73,24 @@ def _check_is_bert(values: dict[str, Any], path: Path) -> None:
                 f"{path} is not a BERT WordPiece tokenizer: its {what} is {found!r}, "
                 f"not {wanted!r}; choose a BERT model"
             )
+
+
+def _check_same_pieces(pieces: list[str], least: int, path: Path) -> None:
+    """Refuse a vocab.txt that is not tokenizer.json's: other programs read it, and would differ.
+
+    Of the pieces, those from number `least` on were added later, and need not be there.
+    """
+    if not path.exists():
+        return
+    lines = list(read_lines(path))
+    if len(lines) >= least and lines == pieces[: len(lines)]:
+        return
+    pairs = enumerate(zip_longest(lines, pieces), 1)
+    number, (line, piece) = next(found for found in pairs if found[1][0] != found[1][1])
+    raise UserError(
+        f"{path} and tokenizer.json do not agree: line {number} is {line!r}, not {piece!r}; one of "
+        "the two is damaged or of another model: copy both again"
+    )
 
 
 def _from_vocabulary(path: Path, settings: dict[str, Any], fold: Fold) -> Tokenizer:

@@ -55,12 +55,11 @@ class Fit:
         A run that stopped goes on from its last checkpoint, bit for bit as if it had not. Raises
         Interrupted after Ctrl-C or SIGTERM, the step finished and saved.
         """
-        settings, model = self.settings, self.model
-        optimizer = optimizer_for(model, settings)
-        cursor = self._begin(optimizer)
-        judged: Mapping[str, float] = {}
-        with Track(self.run.path) as track, _stop_signals() as stopping:
-            judged = self._steps((optimizer, cursor), track, stopping) or self.judge(model)
+        optimizer = optimizer_for(self.model, self.settings)
+        with self.run.alone():
+            cursor = self._begin(optimizer)
+            with Track(self.run.path) as track, _stop_signals() as stopping:
+                judged = self._steps((optimizer, cursor), track, stopping) or self.judge(self.model)
         optimizer.release()
         return Fitted(cursor, judged)
 

@@ -20,6 +20,8 @@ class Source(Protocol):
 
     suffixes: ClassVar[tuple[str, ...]]
     """File name endings that choose this source."""
+    unpacks: ClassVar[bool]
+    """Whether it reads .gz and .xz."""
 
     def __init__(self, path: Path, encoding: str) -> None: ...
 
@@ -40,7 +42,10 @@ def open_source(path: str | Path, *, format: str | None = None, encoding: str = 
     path = existing(path)
     if path.is_dir():
         raise UserError(f"{path} is a folder; name a file in it")
-    return SOURCES.get(format or format_of(path))(path, encoding)
+    source = SOURCES.get(format or format_of(path))
+    if path.suffix.lower() in PACKED and not source.unpacks:
+        raise UserError(f"{path}: only text, csv and jsonl are read packed; unpack it first")
+    return source(path, encoding)
 
 
 def format_of(path: Path) -> str:

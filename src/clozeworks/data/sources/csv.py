@@ -21,6 +21,7 @@ class Csv:
     """Comma, semicolon or tab separated values with a first row of names (.csv, .tsv)."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".csv", ".tsv", ".tab")
+    unpacks: ClassVar[bool] = True
     path: Path
     encoding: str = "utf-8"
 

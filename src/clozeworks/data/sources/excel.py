@@ -15,6 +15,7 @@ class Excel:
     """The first sheet of an Excel workbook (.xlsx); needs the extra `excel`."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".xlsx", ".xlsm", ".xls")
+    unpacks: ClassVar[bool] = False
     path: Path
     encoding: str = "utf-8"
 

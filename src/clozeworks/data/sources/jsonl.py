@@ -20,6 +20,7 @@ class Jsonl:
     """One JSON object a line (.jsonl), or a list of them in a small .json file."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".jsonl", ".ndjson", ".json")
+    unpacks: ClassVar[bool] = True
     path: Path
     encoding: str = "utf-8"
 
@@ -36,7 +37,7 @@ class Jsonl:
 
     def _object(self, line: str, number: int) -> dict[str, Any]:
         try:
-            values = json.loads(line)
+            values = json.loads(line, parse_constant=_nothing)
         except (ValueError, RecursionError) as error:
             raise UserError(
                 f"{self.path}, row {number} is not JSON ({error}); "
@@ -55,7 +56,7 @@ class Jsonl:
                     "convert it to one object a line (jq -c '.[]' FILE.json > FILE.jsonl)"
                 )
         try:
-            values = json.loads("\n".join(held))
+            values = json.loads("\n".join(held), parse_constant=_nothing)
         except (ValueError, RecursionError) as error:
             raise UserError(f"{self.path} is not JSON: {error}") from error
         for number, value in enumerate(values, 1):
@@ -68,3 +69,7 @@ class Jsonl:
             f"{self.path}, row {number} holds a {type(values).__name__}; "
             'it should hold an object such as {"text": "…", "label": "…"}'
         )
+
+
+def _nothing(constant: str) -> None:
+    """What NaN and Infinity, which some programs write though JSON has neither, are read as."""

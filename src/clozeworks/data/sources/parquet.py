@@ -17,6 +17,7 @@ class Parquet:
     """Apache Parquet (.parquet)."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".parquet", ".pq")
+    unpacks: ClassVar[bool] = False
     path: Path
     encoding: str = "utf-8"
 

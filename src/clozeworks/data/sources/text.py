@@ -14,6 +14,7 @@ class Text:
     """Plain text, one text a line (.txt)."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".txt", ".text")
+    unpacks: ClassVar[bool] = True
     path: Path
     encoding: str = "utf-8"
 

@@ -78,8 +78,8 @@ class Bert:
 
     def config(self, values: dict[str, Any]) -> EncoderConfig:
         """Read config.json; raises UserError for values this encoder does not have."""
-        activation = choose(values.get("hidden_act", "gelu"), _ACTIVATIONS, "hidden_act")
-        if values.get("position_embedding_type", "absolute") != "absolute":
+        activation = choose(str(values.get("hidden_act") or "gelu"), _ACTIVATIONS, "hidden_act")
+        if (values.get("position_embedding_type") or "absolute") != "absolute":
             raise UserError(
                 f"position_embedding_type {values['position_embedding_type']!r} is not supported "
                 "(choices: 'absolute')"
