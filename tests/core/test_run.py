@@ -92,7 +92,7 @@ def test_a_damaged_trace_is_no_hindrance(tmp_path):
 def test_two_at_once_are_kept_apart(tmp_path):
     run = start(tmp_path / "run")
     with run.alone():
-        busy = pytest.raises(UserError, match="worked on by another process.*another --out")
+        busy = pytest.raises(UserError, match=r"worked on by another process.*another --out")
         with busy, start(tmp_path / "run").alone():
             pass
     with start(tmp_path / "run").alone():

@@ -139,9 +139,8 @@ def _model(recipe: PretrainRecipe, task: Task, tokenizer: Tokenizer) -> Model:
         model = adopt(open_bundle(recipe.model), task, tokenizer, recipe)
     else:
         for name in TOKENIZERS_OWN & recipe.encoder.keys():
-            raise UserError(
-                f"encoder: {name} = {recipe.encoder[name]!r}: the tokenizer decides it; leave it out"
-            )
+            value = recipe.encoder[name]
+            raise UserError(f"encoder: {name} = {value!r}: the tokenizer decides it; leave it out")
         sized = EncoderConfig.of_size(recipe.size, tokenizer.vocabulary.size)
         pad = {"pad_id": tokenizer.vocabulary.pad}
         values = {**sized.model_dump(), **pad, **recipe.encoder}
@@ -173,13 +172,11 @@ def _stream(recipe: PretrainRecipe, shards: Shards, documents: Ints, task: Task)
 def _described(plan: Plan, paired: bool) -> str:
     """What one epoch cuts from the corpus, in a line."""
     lengths = plan.lengths
-    line = f"{len(lengths):,} sequences an epoch, {lengths.sum() / max(1, len(lengths)):.0f} tokens each"
+    line = f"{len(lengths):,} sequences an epoch, {lengths.sum() / max(1, len(lengths)):.0f} tokens"
     if not paired or not len(lengths):
         return line
-    share = plan.trimmed / (plan.trimmed + lengths.sum())
-    return (
-        f"{line}; {plan.random.mean():.1%} of second segments from elsewhere, {share:.1%} trimmed"
-    )
+    cut = plan.trimmed / (plan.trimmed + lengths.sum())
+    return f"{line}; {plan.random.mean():.1%} of second segments from elsewhere, {cut:.1%} trimmed"
 
 
 def _inputs(recipe: PretrainRecipe) -> dict[str, str]:
