@@ -67,13 +67,14 @@ def fresh_mini(place: Path) -> Path:
     from clozeworks import tasks
     from clozeworks.core.bundle import Card
     from clozeworks.interop.huggingface import write_bundle
-    from clozeworks.model.config import EncoderConfig
-    from clozeworks.model.encoder import Encoder, initialise
+    from clozeworks.model.encoder import initialise
+    from clozeworks.model.families import sized
+    from clozeworks.model.heads import encoder_of
     from clozeworks.text.load import load_tokenizer
 
     tokenizer = load_tokenizer(data("vocab/bert-base-uncased-vocab.txt"))
     task = tasks.create("mlm", {}, tokenizer.vocabulary)
-    model = task.build(Encoder(EncoderConfig.of_size("mini", tokenizer.vocabulary.size)))
+    model = task.build(encoder_of(sized("bert", "mini", tokenizer.vocabulary.size)))
     initialise(model, 0.02, seed=0)
     return write_bundle(place / "mini", model, tokenizer, Card(task="mlm"))
 

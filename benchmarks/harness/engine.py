@@ -20,9 +20,9 @@ from clozeworks.data.order import ExampleStream, ShardStream, Stream
 from clozeworks.data.read import read_examples
 from clozeworks.data.shards import Shards
 from clozeworks.interop.huggingface import open_model
-from clozeworks.model.config import EncoderConfig
-from clozeworks.model.encoder import Encoder, initialise
-from clozeworks.model.heads import Model
+from clozeworks.model.encoder import initialise
+from clozeworks.model.families import sized
+from clozeworks.model.heads import Model, encoder_of
 from clozeworks.tasks.base import Task
 from clozeworks.text.load import load_tokenizer
 from clozeworks.train.fit import optimizer_for
@@ -72,7 +72,7 @@ def pretraining(shards: Path, length: int, batch: int | None, steps: tuple[int, 
     corpus = Shards.open(shards)
     tokenizer = load_tokenizer(corpus.tokenizer_folder)
     task = tasks.create("mlm", {}, tokenizer.vocabulary)
-    model = task.build(Encoder(EncoderConfig.of_size("mini", tokenizer.vocabulary.size)))
+    model = task.build(encoder_of(sized("bert", "mini", tokenizer.vocabulary.size)))
     initialise(model, 0.02, settings.seed)
     stream = ShardStream(
         corpus,

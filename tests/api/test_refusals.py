@@ -53,7 +53,7 @@ def test_fewer_layers_than_the_weights_hold(bundle, tmp_path, capsys, monkeypatc
     (bundle / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 2}), "utf-8")
     data = rows(tmp_path, {"text": "late"})
     error = refused(capsys, monkeypatch, "predict", bundle, data, "--out", tmp_path / "o.jsonl")
-    assert "config.json gives 2 layers" in error
+    assert "the weights hold what 2 layers of a bert do not" in error
     assert not (tmp_path / "o.jsonl").exists()
 
 

@@ -1,51 +1,94 @@
-"""What every family of models owes: configs and names that go there and back."""
+"""What every family of models owes: configs, sizes and names that go there and back."""
 
 import pytest
 import torch
 
 from clozeworks.core.errors import UserError
-from clozeworks.model.families import FAMILIES
-from clozeworks.model.names import to_ours, to_theirs
-from tiny import CONFIG, make_model, make_task
+from clozeworks.interop.huggingface import check_class
+from clozeworks.model.families import FAMILIES, check_holds, family_named, sized
+from clozeworks.model.heads import encoder_of
+from clozeworks.model.names import their_names, to_ours, to_theirs
+from tiny import DRAW, VOCABULARY, make_groups, make_task
 
 NAMES = FAMILIES.names()
-HEADS = ["mlm", "nsp", "mlm+nsp", "classify"]
+SIZES = [(name, size) for name in NAMES for size in FAMILIES.get(name).sizes]
+SMALL = {"hidden_size": 32, "num_heads": 4, "pad_id": VOCABULARY.pad, "dropout": 0.0}
+
+
+def small(name, **changes):
+    """A family's smallest model, narrow enough for laws to be tried."""
+    size = next(iter(FAMILIES.get(name).sizes))
+    return sized(name, size, VOCABULARY.size, **{**SMALL, "attention_dropout": 0.0, **changes})
+
+
+def model_of(name, task):
+    model = task.build(encoder_of(small(name)))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for part, parameter in model.named_parameters():
+            parameter.normal_(0.0, 0.2, generator=generator)
+            if "norm.weight" in part:
+                parameter.add_(1.0)
+    return model.eval()
+
+
+@pytest.mark.parametrize(("name", "size"), SIZES)
+def test_a_named_size_can_be_written_and_read(name, size):
+    config = sized(name, size, 1000)
+    family = FAMILIES.get(name)()
+    values = family.values(config)
+    assert values["model_type"] == family.model_type
+    assert family.config({**values, "something_new": 1}) == config
+    assert family_named(values["model_type"]).model_type == family.model_type
+    assert FAMILIES.summary(name) and family.tokenizer
+    check_holds(config)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_config_goes_there_and_back(name):
+@pytest.mark.parametrize("task", ["mlm", "classify"])
+def test_every_tensor_has_a_name_there_and_comes_back(name, task):
     family = FAMILIES.get(name)()
-    assert FAMILIES.summary(name)
-    for activation in ("gelu", "gelu_tanh", "relu"):
-        config = CONFIG.model_copy(update={"activation": activation, "norm_eps": 1e-5})
-        values = family.values(config)
-        assert values["model_type"] == family.model_type
-        assert family.config(values) == config
-        assert family.config({**values, "something_new": 1}) == config
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("heads", HEADS)
-def test_every_tensor_has_a_name_there_and_comes_back(name, heads):
-    family = FAMILIES.get(name)()
-    model = make_model(make_task(heads))
+    model = model_of(name, make_task(task))
     state = {n: p.detach() for n, p in model.named_parameters()}
-    theirs = to_theirs(state, family.names, CONFIG.num_layers)
-    assert not any(n.endswith(family.ignored) for n in theirs)
+    table, layers = family.names(frozenset({task})), family.layers(model.config)
+    theirs = to_theirs(state, table, layers)
+    assert not any(n.endswith(family.ignored) for n in theirs if family.ignored)
     assert sum(t.numel() for t in theirs.values()) == sum(t.numel() for t in state.values())
-    ours = to_ours(theirs, family.names, CONFIG.num_layers)
-    assert ours.keys() == state.keys()
+    ours = to_ours(theirs, table, layers)
+    assert state.keys() <= ours.keys()
     assert all(torch.equal(ours[n], state[n]) for n in state)
-    assert frozenset(model.heads) in family.architectures
+    assert theirs.keys() <= their_names(table, layers).keys()
+    check_class(family, frozenset(model.heads))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_two_rows_of_a_table_share_a_name(name):
-    table = FAMILIES.get(name)().names
-    theirs = [n for row in table.values() for n in ((row,) if isinstance(row, str) else row)]
-    assert len(set(theirs)) == len(theirs)
+@pytest.mark.parametrize("task", ["mlm", "classify"])
+def test_every_family_learns(name, task):
+    """A loss that falls, with gradients in every parameter and nothing seen of other sequences."""
+    task = make_task(task)
+    model = model_of(name, task)
+    groups = make_groups(classes=3 if task.name == "classify" else 2)
+    batch = task.collate(groups, DRAW)
+    (total,) = task.loss(model, batch, DRAW).values()
+    total.backward()
+    silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not [name for name in silent if not name.startswith("pooler")]
+    alone = task.predict(model, task.collate(groups[:1], DRAW))
+    together = task.predict(model, task.collate(groups, DRAW))
+    for key in alone:
+        if alone[key].is_floating_point():
+            rows = together[key][: len(alone[key])]
+            assert torch.allclose(alone[key], rows, atol=1e-4, rtol=1e-4)
 
 
-def test_unknown_families_are_explained():
+def test_what_a_family_cannot_hold_is_refused():
     with pytest.raises(UserError, match="model family 'brt' is not known; did you mean 'bert'"):
         FAMILIES.get("brt")
+    with pytest.raises(UserError, match=r"size of roberta 'bse' is not known.*'base'"):
+        sized("roberta", "bse", 100)
+    with pytest.raises(UserError, match=r"norm_eps = 0\.5: a distilbert model has 1e-12"):
+        sized("distilbert", "mini", 100, norm_eps=0.5)
+    with pytest.raises(UserError, match="gated = True: a bert model has False"):
+        sized("bert", "mini", 100, gated=True)
+    with pytest.raises(UserError, match=r"no roberta model has heads for mlm.nsp .choices: choice"):
+        check_class(FAMILIES.get("roberta")(), frozenset({"mlm", "nsp"}))

@@ -12,6 +12,7 @@ from clozeworks.model.attention import (
     MIN_CAPACITY,
     Drop,
     Layout,
+    View,
     _Attend,
     attend,
     attend_fused,
@@ -46,16 +47,17 @@ def by_the_paper(qkv, lengths):
 
 def by_hand(qkv, lengths):
     layout = Layout.of(bounds_of(lengths))
-    return attend(qkv, layout, layout.mask(qkv.dtype), HEADS, STILL)
+    return attend(qkv, View(layout, layout.mask(qkv.dtype)), HEADS, STILL)
 
 
 def fused(qkv, lengths):
     layout = Layout.of(bounds_of(lengths))
-    return attend_fused(qkv, layout, layout.mask(qkv.dtype), HEADS, STILL)
+    return attend_fused(qkv, View(layout, layout.mask(qkv.dtype)), HEADS, STILL)
 
 
 def plain(qkv, lengths):
-    return attend_plainly(qkv, Layout.of(bounds_of(lengths)), HEADS)[0]
+    layout = Layout.of(bounds_of(lengths))
+    return attend_plainly(qkv, View(layout, layout.mask(qkv.dtype)), HEADS)[0]
 
 
 @pytest.mark.parametrize("lengths", SHAPES, ids=str)
@@ -102,14 +104,15 @@ def test_the_written_backward_is_the_derivative_under_dropout():
     layout = Layout.of(bounds_of(lengths))
     drop = Drop(0.3, FrozenNoise())
     mask = layout.mask(torch.float64)
-    assert torch.autograd.gradcheck(lambda x: attend(x, layout, mask, 2, drop), (qkv,))
+    assert torch.autograd.gradcheck(lambda x: attend(x, View(layout, mask), 2, drop), (qkv,))
 
 
 def test_dropped_attention_still_keeps_sequences_apart():
     lengths = [9, 20]
     qkv = random_qkv(lengths).requires_grad_()
     layout = Layout.of(bounds_of(lengths))
-    out = attend(qkv, layout, layout.mask(qkv.dtype), HEADS, Drop(0.5, Noise()))
+    view = View(layout, layout.mask(qkv.dtype))
+    out = attend(qkv, view, HEADS, Drop(0.5, Noise()))
     out[:9].sum().backward()
     assert qkv.grad[:9].abs().sum() > 0
     assert qkv.grad[9:].abs().max() == 0
@@ -118,7 +121,8 @@ def test_dropped_attention_still_keeps_sequences_apart():
 @pytest.mark.parametrize("lengths", SHAPES, ids=str)
 def test_attention_shares_sum_to_one_and_stay_inside_the_sequence(lengths):
     layout = Layout.of(bounds_of(lengths))
-    _, probs = attend_plainly(random_qkv(lengths), layout, HEADS)
+    qkv = random_qkv(lengths)
+    _, probs = attend_plainly(qkv, View(layout, layout.mask(qkv.dtype)), HEADS)
     assert torch.allclose(probs.sum(-1), torch.ones(probs.shape[:-1]), atol=1e-6)
     other = (layout.owner[:, :, None] != layout.owner[:, None, :])[:, None]
     assert probs.masked_select(other.expand_as(probs)).abs().sum() == 0

@@ -7,7 +7,7 @@ from torch import nn
 from clozeworks.core.config import validated
 from clozeworks.core.errors import UserError
 from clozeworks.data.batches import pack
-from clozeworks.model.config import SIZES, EncoderConfig
+from clozeworks.model.config import EncoderConfig
 from clozeworks.model.encoder import Encoder, initialise
 from clozeworks.model.lookup import lookup
 from clozeworks.model.noise import Dropout, Noise
@@ -182,10 +182,13 @@ def test_bad_sizes_are_refused():
         validated(EncoderConfig, {"vocab_size": 9, "hidden_size": 30}, "x")
     with pytest.raises(UserError, match="dropout"):
         validated(EncoderConfig, {"vocab_size": 9, "dropout": 1.0}, "x")
-    for name, (layers, width) in SIZES.items():
-        config = EncoderConfig.of_size(name, 100)
-        assert (config.num_layers, config.hidden_size) == (layers, width)
-        assert config.hidden_size == 64 * config.num_heads
+    for changes, message in (
+        ({"positions": "rotary", "hidden_size": 12}, "rotary positions need an even width"),
+        ({"groups": 3}, "4 layers do not divide into 3 groups"),
+        ({"recurrent": "gru", "hidden_size": 5, "num_heads": 1}, "does not halve"),
+    ):
+        with pytest.raises(UserError, match=message):
+            validated(EncoderConfig, {"vocab_size": 9, "num_heads": 4, **changes}, "x")
 
 
 def test_lengths_cover_every_kind_of_row():

@@ -109,7 +109,8 @@ def gradient_gaps(ours: Model, theirs: nn.Module) -> dict[str, float]:
         name: torch.zeros_like(p) if p.grad is None else p.grad
         for name, p in ours.named_parameters()
     }
-    renamed = to_theirs(gradients, Bert.names, len(ours.encoder.layers))
+    names = Bert().names(frozenset(ours.heads))
+    renamed = to_theirs(gradients, names, Bert().layers(ours.config))
     known = {name: p.grad for name, p in theirs.named_parameters() if p.grad is not None}
     if not any(name.startswith("bert.") for name in known):
         known = {f"bert.{name}": tensor for name, tensor in known.items()}
@@ -153,7 +154,7 @@ def _output_gaps(ours: Model, batch: Batch, padded: Padded, answer) -> dict[str,
             theirs = getattr(answer, "prediction_logits", None)
             theirs = (answer.logits if theirs is None else theirs)[padded.mask]
         else:
-            logits = head(ours.pooled(fast[batch.firsts]))
+            logits = head(ours.pooled(fast[batch.firsts], batch))
             theirs = getattr(answer, "seq_relationship_logits", None)
             theirs = answer.logits if theirs is None else theirs
         gaps[name] = gap(logits, theirs)

@@ -97,12 +97,12 @@ def segments_dropped(patch):
 
 @mutation
 def packed_sequences_see_each_other(patch):
-    patch.setattr(attention.Layout, "mask", lambda self, dtype: None)
+    patch.setattr(attention.Layout, "mask", lambda self, dtype, window=None: None)
 
 
 @mutation
 def empty_slots_are_seen(patch):
-    def mask(self, dtype):
+    def mask(self, dtype, window=None):
         same = self.owner[:, :, None] == self.owner[:, None, :]
         seen = same | (self.owner[:, None, :] < 0)
         return torch.zeros(same.shape, dtype=dtype).masked_fill_(~seen, attention.MASKED)
@@ -114,7 +114,7 @@ def empty_slots_are_seen(patch):
 def attention_only_looks_back(patch):
     before = attention.Layout.mask
 
-    def mask(self, dtype):
+    def mask(self, dtype, window=None):
         capacity = self.capacity
         ahead = torch.ones(capacity, capacity, dtype=torch.bool).triu(1)
         return before(self, dtype).masked_fill(ahead, attention.MASKED)

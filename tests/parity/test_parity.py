@@ -52,7 +52,7 @@ def test_the_bare_encoder_and_its_pooler_are_equal(tmp_path):
     padded = Padded.of(batch)
     answer = theirs(**padded.inputs)
     x = model.eval().encoder.encode(model.encoder.embed(batch), batch).x
-    pooled = model.pooled(x[batch.firsts])
+    pooled = model.pooled(x[batch.firsts], batch)
     assert gap(x, answer.last_hidden_state[padded.mask]) < LIMIT
     assert gap(pooled, answer.pooler_output) < LIMIT
     generator = torch.Generator().manual_seed(2)

@@ -112,7 +112,11 @@ def only_vocabulary(lines):
 FIVE = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 DAMAGE = {
     "cut short": (cut_short, "tokenizer.json is damaged or cut short"),
-    "BPE": (edited(model={"type": "BPE"}), "its model type is 'BPE', not 'WordPiece'"),
+    "words": (
+        edited(model={"type": "WordLevel"}),
+        "type is 'WordLevel', not 'WordPiece'",
+    ),
+    "BPE": (edited(model={"type": "BPE"}), "is not a tokenizer file: Missing vocab"),
     "normalizer": (edited(normalizer=None), "its normalizer is None"),
     "prefix": (edited(model={"continuing_subword_prefix": "@"}), "its prefix is '@'"),
     "no vocabulary": (edited(model={"vocab": 3}), "is not a tokenizer file"),

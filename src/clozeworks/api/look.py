@@ -16,7 +16,6 @@ from clozeworks.data.read import read_examples
 from clozeworks.data.shards import MANIFEST, Shards
 from clozeworks.data.sources.base import SOURCES
 from clozeworks.interop.huggingface import config_of, labels_of
-from clozeworks.model.config import SIZES
 from clozeworks.model.families import FAMILIES
 from clozeworks.text.load import load_tokenizer
 from clozeworks.train.state import latest_cursor
@@ -133,13 +132,17 @@ def _of_shards(path: Path) -> dict[str, str]:
     }
 
 
+def _sizes(family: str) -> str:
+    """A family's named sizes, each with its layers and width."""
+    sizes = FAMILIES.get(family).sizes
+    return ", ".join(f"{n} ({s['num_layers']} × {s['hidden_size']})" for n, s in sizes.items())
+
+
 def listing() -> dict[str, dict[str, str]]:
     """Everything that can be named: tasks, families, sources, sizes, each with a line on it."""
     return {
         "tasks": {name: tasks.TASKS.summary(name) for name in tasks.TASKS.names()},
         "families": {name: FAMILIES.summary(name) for name in FAMILIES.names()},
         "sources": {name: SOURCES.summary(name) for name in SOURCES.names()},
-        "sizes": {
-            name: f"{layers} layers, width {width}" for name, (layers, width) in SIZES.items()
-        },
+        "sizes": {name: _sizes(name) for name in FAMILIES.names()},
     }

@@ -11,7 +11,7 @@ from pydantic import Field
 from clozeworks import tasks
 from clozeworks.api.model import adopt, keep
 from clozeworks.core.bundle import open_bundle
-from clozeworks.core.config import Settings, validated
+from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import digest
 from clozeworks.core.log import say
@@ -20,10 +20,11 @@ from clozeworks.core.run import Run
 from clozeworks.data.order import ShardStream
 from clozeworks.data.pairs import Plan, held_out
 from clozeworks.data.shards import MANIFEST, Shards
+from clozeworks.interop.huggingface import check_class
 from clozeworks.metrics.classify import Floats
-from clozeworks.model.config import EncoderConfig
-from clozeworks.model.encoder import Encoder, initialise
-from clozeworks.model.heads import Model, TokenHead
+from clozeworks.model.encoder import initialise
+from clozeworks.model.families import FAMILIES, sized
+from clozeworks.model.heads import Model, TokenHead, encoder_of
 from clozeworks.tasks.base import Task
 from clozeworks.text.load import load_tokenizer
 from clozeworks.text.tokenizer import Tokenizer
@@ -31,7 +32,6 @@ from clozeworks.train.fit import Fit, took
 from clozeworks.train.loop import TrainSettings, held_out_losses
 from clozeworks.train.precision import pick_device
 
-Size = Literal["tiny", "mini", "small", "medium", "base"]
 TOKENIZERS_OWN = {"vocab_size", "pad_id"}
 """Values of an encoder that are none of the recipe's business."""
 MOST_HELD_OUT = 0.1
@@ -62,8 +62,10 @@ class PretrainRecipe(Settings):
     """Folder of shards that `prepare` wrote."""
     out: Path
     """Folder of the run; the finished model is its `bundle`."""
-    size: Size = "mini"
-    """Size of a fresh encoder."""
+    family: str = "bert"
+    """Family of a fresh encoder."""
+    size: str = "mini"
+    """Its size, by the family's own names (`clozeworks list`)."""
     encoder: dict[str, Any] = {}
     """Values of a fresh encoder that differ from its size's."""
     model: Path | None = None
@@ -141,11 +143,10 @@ def _model(recipe: PretrainRecipe, task: Task, tokenizer: Tokenizer) -> Model:
         for name in TOKENIZERS_OWN & recipe.encoder.keys():
             value = recipe.encoder[name]
             raise UserError(f"encoder: {name} = {value!r}: the tokenizer decides it; leave it out")
-        sized = EncoderConfig.of_size(recipe.size, tokenizer.vocabulary.size)
-        pad = {"pad_id": tokenizer.vocabulary.pad}
-        values = {**sized.model_dump(), **pad, **recipe.encoder}
-        config = validated(EncoderConfig, values, "encoder")
-        model = task.build(Encoder(config))
+        size, pad = tokenizer.vocabulary.size, tokenizer.vocabulary.pad
+        config = sized(recipe.family, recipe.size, size, pad_id=pad, **recipe.encoder)
+        check_class(FAMILIES.get(recipe.family)(), frozenset(part.name for part in task.parts))
+        model = task.build(encoder_of(config))
         initialise(model, config.init_std, recipe.train.seed)
         model = model.to(pick_device(recipe.device))
     positions = model.encoder.config.max_positions

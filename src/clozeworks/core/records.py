@@ -1,5 +1,6 @@
 """The words data is spoken of in: Example, Sequence, Prediction, Vocabulary."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +9,15 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 Ints = npt.NDArray[np.int64]
+
+BERT_ROLES = {
+    "pad": "[PAD]",
+    "unk": "[UNK]",
+    "cls": "[CLS]",
+    "sep": "[SEP]",
+    "mask": "[MASK]",
+}
+"""What BERT calls the five tokens every tokenizer here must have."""
 
 
 class Record(BaseModel):
@@ -53,18 +63,27 @@ class Vocabulary:
     sep: int
     mask: int
     special: frozenset[int]
-    """Ids never masked, predicted or drawn: the five above and any reserved `[unused…]` ids."""
+    """Ids never masked, predicted or drawn: the five above, other special tokens, `[unused…]`."""
     drawable: Ints = field(repr=False)
     """Ids a random replacement may give, ascending, int64: everything that is not special."""
     pieces: tuple[str, ...] = field(repr=False)
     """The pieces in id order."""
 
     @classmethod
-    def of(cls, pieces: list[str]) -> "Vocabulary":
-        """Build from the pieces in id order; raises KeyError if a special token is missing."""
+    def of(
+        cls,
+        pieces: list[str],
+        roles: Mapping[str, str] = BERT_ROLES,
+        more: Collection[str] = (),
+    ) -> "Vocabulary":
+        """Build from the pieces in id order.
+
+        `roles` says which piece is pad, unk, cls, sep and mask, `more` which others are special.
+        Raises KeyError if the piece of a role is missing.
+        """
         ids = {piece: i for i, piece in enumerate(pieces)}
-        names = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-        pad, unknown, start, sep, mask = (ids[name] for name in names)
+        pad, unknown, start, sep, mask = (ids[roles[role]] for role in BERT_ROLES)
+        names = {*roles.values(), *more}
         special = frozenset(
             i for p, i in ids.items() if p in names or (p.startswith("[unused") and p[-1] == "]")
         )

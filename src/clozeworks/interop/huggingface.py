@@ -1,23 +1,24 @@
 """Opens Hugging Face folders as models, and writes models as Hugging Face folders."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from clozeworks.core.bundle import CARD, Bundle, Card
-from clozeworks.core.errors import UserError, choose
+from clozeworks.core.errors import UserError
 from clozeworks.core.files import write_folder
 from clozeworks.core.records import as_json
 from clozeworks.interop.tensors import read_tensors, write_tensors
 from clozeworks.model.config import EncoderConfig
-from clozeworks.model.encoder import Encoder, initialise
-from clozeworks.model.families import FAMILIES, Family
-from clozeworks.model.heads import Model
-from clozeworks.model.names import State, to_ours, to_theirs
+from clozeworks.model.encoder import initialise
+from clozeworks.model.families import FAMILIES, Family, family_named
+from clozeworks.model.heads import AnyEncoder, Model, encoder_of
+from clozeworks.model.names import State, their_names, to_ours, to_theirs
 from clozeworks.tasks.base import Task
 from clozeworks.text.tokenizer import Tokenizer
 
@@ -32,9 +33,8 @@ class Opened(NamedTuple):
 
 def family_of(bundle: Bundle) -> Family:
     """The family `config.json` names."""
-    model_type = bundle.config.get("model_type") or "bert"
     with _named(bundle):
-        return FAMILIES.get(choose(str(model_type), FAMILIES.names(), "model_type"))()
+        return family_named(str(bundle.config.get("model_type") or "bert"))
 
 
 def config_of(bundle: Bundle) -> EncoderConfig:
@@ -73,41 +73,77 @@ def open_model(bundle: Bundle, task: Task, seed: int = 0) -> Opened:
     Heads the folder does not hold, or holds for other labels, are initialised from `seed`; the
     encoder must be whole. Raises UserError naming the first missing tensor or wrong shape.
     """
+    other = bool(task.labels) and task.labels != labels_of(bundle)
+    return open_with(bundle, task.build, seed, anew=frozenset({task.name} if other else ()))
+
+
+def open_with(
+    bundle: Bundle,
+    build: Callable[[AnyEncoder], Model],
+    seed: int = 0,
+    anew: frozenset[str] = frozenset(),
+) -> Opened:
+    """As `open_model`, for a model that `build` makes; the heads named in `anew` start fresh."""
     config = config_of(bundle)
     ours = _under_our_names(bundle, config)
     with torch.device("meta"):  # a config.json gone wrong may ask for more memory than there is
-        _check_encoder(Encoder(config), ours, bundle.path)
-    if task.labels and task.labels != labels_of(bundle):
-        ours = {name: t for name, t in ours.items() if not name.startswith(f"heads.{task.name}.")}
-    model = task.build(Encoder(config))
+        _check_encoder(encoder_of(config), ours, bundle.path)
+    own = tuple(f"heads.{name}." for name in anew)
+    model = build(encoder_of(config))
     initialise(model, config.init_std, seed)
-    return Opened(model, _fill(model, ours, bundle.path))
+    kept = {name: tensor for name, tensor in ours.items() if not name.startswith(own)}
+    return Opened(model, _fill(model, kept, bundle.path))
 
 
 def _under_our_names(bundle: Bundle, config: EncoderConfig) -> State:
-    """The folder's tensors by our names; no layer of theirs may be left over."""
-    family, layers = family_of(bundle), config.num_layers
+    """The folder's tensors by our names; nothing of theirs that we do not know may be there."""
+    family = family_of(bundle)
+    layers = family.layers(config)
     theirs = _prefixed(_read(bundle), family)
     with _named(bundle):
-        ours = to_ours(theirs, family.names, layers)
-        unread = to_ours(theirs, family.names, layers + 1).keys() - ours.keys()
-    if unread:
+        ours = to_ours(theirs, family.names(_heads_there(bundle, family)), layers)
+    classes = [*family.architectures, frozenset[str]()]
+    known = {name for heads in classes for name in their_names(family.names(heads), layers)}
+    if unknown := sorted(theirs.keys() - known):
         raise UserError(
-            f"{bundle.path}: the weights and config.json do not agree: config.json gives {layers} "
-            f"layers, the weights hold {min(unread)}"
+            f"{bundle.path}: the weights hold what {config.num_layers} layers of a "
+            f"{config.family} do not: {_some(unknown)}; correct config.json, or leave them out: "
+            "clozeworks convert … --leave-out NAME"
         )
     return ours
 
 
-def _check_encoder(encoder: Encoder, ours: State, path: Path) -> None:
-    """Raise UserError naming the first tensor of the encoder that is not there, or not so."""
-    for name, parameter in encoder.named_parameters(prefix="encoder"):
-        tensor = ours.get(name)
-        if tensor is None or tensor.shape != parameter.shape:
-            found = "missing" if tensor is None else f"{list(tensor.shape)} there"
+PRETRAINING = frozenset({"mlm", "nsp", "sop", "rtd"})
+"""Heads whose tensors are called the same in every class that has them."""
+
+
+def _heads_there(bundle: Bundle, family: Family) -> frozenset[str]:
+    """The heads whose names to look for: those of the class; for pretraining classes, all such.
+
+    Published folders hold pretraining heads that the class they name does not have.
+    """
+    named = heads_of(bundle)
+    if not named <= PRETRAINING:
+        return named
+    return PRETRAINING & frozenset[str]().union(*family.architectures, named)
+
+
+def _some(names: list[str]) -> str:
+    """The first names of a list, and how many there are."""
+    more = f", … ({len(names)} in all)" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
+
+
+def _check_encoder(encoder: nn.Module, ours: State, path: Path) -> None:
+    """Raise UserError naming the tensors of the encoder that are not there, or not so."""
+    wanted = dict(encoder.named_parameters(prefix="encoder"))
+    if missing := [name for name in wanted if name not in ours]:
+        raise UserError(f"{path}: the weights lack {_some(missing)}; copy the model again")
+    for name, parameter in wanted.items():
+        if ours[name].shape != parameter.shape:
             raise UserError(
                 f"{path}: the weights and config.json do not agree: {name} should be "
-                f"{list(parameter.shape)}, {found}"
+                f"{list(parameter.shape)}, {list(ours[name].shape)} there"
             )
 
 
@@ -160,31 +196,44 @@ def _prefixed(state: State, family: Family) -> State:
     return out
 
 
-def write_bundle(
-    folder: str | Path, model: Model, tokenizer: Tokenizer, card: Card, family: str = "bert"
-) -> Path:
+def write_bundle(folder: str | Path, model: Model, tokenizer: Tokenizer, card: Card) -> Path:
     """Write a model folder that `transformers` opens, heads included, with our card beside it.
 
     Weights are fp32 safetensors under the family's names. Written whole or not at all; an existing
-    folder is replaced.
+    folder is replaced. Raises UserError if the family has no class with the model's heads.
     """
     folder = Path(folder)
-    described = FAMILIES.get(family)()
+    described = FAMILIES.get(model.config.family)()
+    check_class(described, frozenset(model.heads))
     with write_folder(folder, replace=True) as aside:
         config = _config(model, described, card)
         (aside / "config.json").write_text(_json(config), "utf-8")
         (aside / CARD).write_text(_json(as_json(card)), "utf-8")
         tokenizer.save(aside)
         state = {name: p.detach().float().cpu() for name, p in model.named_parameters()}
-        theirs = to_theirs(state, described.names, model.encoder.config.num_layers)
+        names = described.names(frozenset(model.heads))
+        theirs = to_theirs(state, names, described.layers(model.config))
         write_tensors(aside / "model.safetensors", _as_class(theirs, config, described))
     return folder
 
 
+def check_class(family: Family, heads: frozenset[str]) -> None:
+    """Raise UserError if no Hugging Face class of the family holds just these heads.
+
+    A family that no class holds at all has folders of our own form, with any heads.
+    """
+    if family.architectures and heads not in family.architectures:
+        known = sorted("+".join(sorted(some)) for some in family.architectures if some)
+        raise UserError(
+            f"no {family.model_type} model has heads for {'+'.join(sorted(heads))} "
+            f"(choices: {', '.join(known)}); choose another task or family"
+        )
+
+
 def _config(model: Model, family: Family, card: Card) -> dict[str, Any]:
     heads = frozenset(model.heads)
-    values = family.values(model.encoder.config)
-    values["architectures"] = [family.architectures[heads]]
+    values = family.values(model.config)
+    values["architectures"] = [family.architectures[heads]] if family.architectures else []
     if card.labels is not None:
         values["id2label"] = {str(i): label for i, label in enumerate(card.labels)}
         values["label2id"] = {label: i for i, label in enumerate(card.labels)}
@@ -196,7 +245,7 @@ def _config(model: Model, family: Family, card: Card) -> dict[str, Any]:
 
 def _as_class(theirs: State, config: Mapping[str, Any], family: Family) -> State:
     """A bare encoder's file has no prefix before its names."""
-    if config["architectures"] != [family.architectures[frozenset()]]:
+    if config["architectures"] != [family.architectures.get(frozenset())]:
         return theirs
     return {name.removeprefix(family.prefix): tensor for name, tensor in theirs.items()}
 

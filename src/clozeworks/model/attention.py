@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clozeworks.model.noise import Noise
+from clozeworks.model.rotary import turned
 
 MIN_CAPACITY = 64
 """Rows are at least this long, so that many short sequences share one matrix product."""
@@ -60,16 +61,25 @@ class Layout:
         owner = owner.view(rows, capacity).to(device)
         return cls(rows, capacity, False, source.to(device), slots.to(device), owner)
 
-    def mask(self, dtype: torch.dtype) -> Tensor | None:
-        """Scores to add, [R, C, C]: 0 within a sequence, MASKED across; None if rows are plain.
+    def mask(self, dtype: torch.dtype, window: int | None = None) -> Tensor | None:
+        """Scores to add, [R, C, C]: 0 within a sequence, MASKED across; None where all may meet.
 
-        Empty slots attend to one another only, so whatever stands in them reaches no token, forward
-        or backward.
+        With a `window`, tokens further apart than that are MASKED too; of plain rows the mask is
+        then [1, C, C]. Empty slots attend to one another only, so whatever stands in them reaches
+        no token, forward or backward.
         """
-        if self.plain:
+        reach = self.capacity if window is None else window
+        near = reach < self.capacity - 1
+        if self.plain and not near:
             return None
-        same = self.owner[:, :, None] == self.owner[:, None, :]
-        return torch.zeros(same.shape, dtype=dtype, device=same.device).masked_fill_(~same, MASKED)
+        owner = self.owner[:1] if self.plain else self.owner
+        meets = owner[:, :, None] == owner[:, None, :]
+        if near:
+            slot = torch.arange(self.capacity, device=meets.device)
+            meets &= (slot[:, None] - slot).abs() <= reach
+        return torch.zeros(meets.shape, dtype=dtype, device=meets.device).masked_fill_(
+            ~meets, MASKED
+        )
 
     def spread(self, x: Tensor) -> Tensor:
         """Tokens [T, …] → slots [R * C, …]."""
@@ -94,6 +104,17 @@ def _first_fit(lengths: list[int], capacity: int) -> tuple[list[int], int]:
 
 
 @dataclass(frozen=True)
+class View:
+    """How the tokens of one kind of layer see each other: global, or local."""
+
+    layout: Layout
+    mask: Tensor | None
+    """Scores to add, as `Layout.mask` makes them."""
+    turn: tuple[Tensor, Tensor] | None = None
+    """Cosines and sines of the tokens' positions, where queries and keys are turned."""
+
+
+@dataclass(frozen=True)
 class Drop:
     """Dropout of attention probabilities: its share (0 outside training) and its noise."""
 
@@ -101,35 +122,39 @@ class Drop:
     noise: Noise
 
 
-def attend(qkv: Tensor, layout: Layout, mask: Tensor | None, heads: int, drop: Drop) -> Tensor:
+def attend(qkv: Tensor, view: View, heads: int, drop: Drop) -> Tensor:
     """Scaled dot-product attention within each sequence: [T, 3H] → [T, H].
 
     On a GPU torch's fused kernel runs on the rows; on a CPU its bf16 backward is five times slower
     than three matrix products with their own backward, which run instead (Vaswani et al. 2017,
     section 3.2.1, for the method).
     """
+    if view.turn is not None:
+        qkv = turned(qkv, view.turn, heads)
     if qkv.is_cuda:
-        return attend_fused(qkv, layout, mask, heads, drop)
+        return attend_fused(qkv, view, heads, drop)
+    layout, mask = view.layout, view.mask
     out: Tensor = _Attend.apply(qkv, layout, mask, heads, drop)  # type: ignore[no-untyped-call]
     return out
 
 
-def attend_fused(
-    qkv: Tensor, layout: Layout, mask: Tensor | None, heads: int, drop: Drop
-) -> Tensor:
-    """The same through `scaled_dot_product_attention`."""
+def attend_fused(qkv: Tensor, view: View, heads: int, drop: Drop) -> Tensor:
+    """The same, turned already, through `scaled_dot_product_attention`."""
+    layout, mask = view.layout, view.mask
     q, k, v = _by_head(layout.spread(qkv), layout, heads).unflatten(1, (layout.rows, heads))
     bias = None if mask is None else mask[:, None]
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop.share)
     return layout.gather(out.transpose(1, 2).reshape(layout.rows * layout.capacity, -1))
 
 
-def attend_plainly(qkv: Tensor, layout: Layout, heads: int) -> tuple[Tensor, Tensor]:
+def attend_plainly(qkv: Tensor, view: View, heads: int) -> tuple[Tensor, Tensor]:
     """The same, step by step, without dropout: outputs [T, H] and probabilities [R, h, C, C]."""
+    layout, mask = view.layout, view.mask
+    if view.turn is not None:
+        qkv = turned(qkv, view.turn, heads)
     q, k, v = _by_head(layout.spread(qkv), layout, heads)
     scores = torch.bmm(q, k.transpose(1, 2)) / math.sqrt(q.shape[-1])
     scores = scores.unflatten(0, (layout.rows, heads))
-    mask = layout.mask(qkv.dtype)
     probs = torch.softmax(scores if mask is None else scores + mask[:, None], -1)
     return layout.gather(_by_token(torch.bmm(probs.flatten(0, 1), v), layout)), probs
 

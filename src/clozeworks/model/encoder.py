@@ -1,17 +1,19 @@
 """The one encoder: embeddings, then layers of attention and feed-forward, over packed tokens."""
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clozeworks.model.attention import Drop, Layout, attend, attend_plainly
+from clozeworks.model.attention import Drop, Layout, View, attend, attend_plainly
 from clozeworks.model.config import Activation, EncoderConfig
 from clozeworks.model.lookup import lookup
 from clozeworks.model.noise import Dropout, Noise
+from clozeworks.model.rotary import turns, waves
 from clozeworks.model.rows import rounded, rounded_index, rounded_offsets
 
 Want = Literal["hidden", "attention"]
@@ -57,67 +59,115 @@ class Encoded:
 
 def activate(x: Tensor, activation: Activation) -> Tensor:
     """Apply the named activation, element by element."""
-    if activation == "relu":
-        return F.relu(x)
+    match activation:
+        case "relu":
+            return F.relu(x)
+        case "tanh":
+            return torch.tanh(x)
     return F.gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none")
 
 
+def norm_of(width: int, config: EncoderConfig) -> nn.LayerNorm:
+    """A LayerNorm as the config has them."""
+    return nn.LayerNorm(width, eps=config.norm_eps, bias=config.norm_bias)
+
+
 class Embeddings(nn.Module):
-    """Token + position + segment vectors, normalised (Devlin et al. 2018, figure 2)."""
+    """Token + position + segment vectors, normalised (Devlin et al. 2018, figure 2).
+
+    A config may leave positions, segments or norm out, scale the token vectors, and project the sum
+    to the width of the layers.
+    """
+
+    waves: Tensor
 
     def __init__(self, config: EncoderConfig, noise: Noise) -> None:
         super().__init__()
-        width = config.hidden_size
+        width, places = config.embedding_width, config.max_positions
+        self.first = config.first_position
+        self.scale = math.sqrt(width) if config.embedding_scale else None
         self.tokens = nn.Embedding(config.vocab_size, width)
-        self.positions = nn.Embedding(config.max_positions, width)
-        self.segments = nn.Embedding(config.num_segments, width)
-        self.norm = nn.LayerNorm(width, eps=config.norm_eps)
+        self.positions = (
+            nn.Embedding(places + self.first, width) if config.positions == "learned" else None
+        )
+        sine = waves(places, width) if config.positions == "sinusoidal" else None
+        self.register_buffer("waves", sine, persistent=False)
+        self.segments = nn.Embedding(config.num_segments, width) if config.num_segments else None
+        self.norm = norm_of(width, config) if config.embedding_norm else None
         self.dropout = Dropout(config.dropout, noise)
+        self.project = nn.Linear(width, config.hidden_size) if config.embedding_size else None
 
     def forward(self, batch: Packed) -> Tensor:
         x = lookup(self.tokens.weight, batch.input_ids)
-        x = x + lookup(self.positions.weight, batch.positions)
-        x = x + lookup(self.segments.weight, batch.segments)
-        out: Tensor = self.dropout(self.norm(x))
-        return out
+        if self.scale is not None:
+            x = x * self.scale
+        if self.positions is not None:
+            places = batch.positions + self.first if self.first else batch.positions
+            x = x + lookup(self.positions.weight, places)
+        elif self.waves is not None:
+            x = x + self.waves.to(x.dtype)[batch.positions]
+        if self.segments is not None:
+            one = self.segments.num_embeddings == 1  # RoBERTa: then every token is of the first
+            segments = torch.zeros_like(batch.segments) if one else batch.segments
+            x = x + lookup(self.segments.weight, segments)
+        out: Tensor = self.dropout(x if self.norm is None else self.norm(x))
+        return out if self.project is None else cast(Tensor, self.project(out))
 
 
 class Layer(nn.Module):
-    """Attention, then feed-forward, each added to its input and normalised after (post-norm)."""
+    """Attention, then feed-forward, each added to its input; a norm after (BERT) or before each."""
 
-    def __init__(self, config: EncoderConfig, noise: Noise) -> None:
+    def __init__(self, config: EncoderConfig, noise: Noise, first: bool = False) -> None:
         super().__init__()
-        width = config.hidden_size
+        width, inner = config.hidden_size, config.inner_size
         self.heads = config.num_heads
         self.activation = config.activation
         self.attention_dropout = config.attention_dropout
         self.noise = noise
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.attention_norm = nn.LayerNorm(width, eps=config.norm_eps)
-        self.up = nn.Linear(width, config.inner_size)
-        self.down = nn.Linear(config.inner_size, width)
-        self.output_norm = nn.LayerNorm(width, eps=config.norm_eps)
+        self.post = config.norm == "post"
+        self.gated = config.gated
+        bare = first and not self.post and not config.first_norm
+        self.qkv = nn.Linear(width, 3 * width, bias=config.attention_bias)
+        self.out = nn.Linear(width, width, bias=config.attention_bias)
+        self.attention_norm = None if bare else norm_of(width, config)
+        self.up = nn.Linear(width, inner * (2 if config.gated else 1), bias=config.inner_bias)
+        self.down = nn.Linear(inner, width, bias=config.inner_bias)
+        self.output_norm = norm_of(width, config)
         self.dropout = Dropout(config.dropout, noise)
 
-    def forward(
-        self, x: Tensor, layout: Layout, mask: Tensor | None, read: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, view: View, read: Tensor | None = None) -> Tensor:
         drop = Drop(self.attention_dropout if self.training else 0.0, self.noise)
-        context = attend(self.qkv(x), layout, mask, self.heads, drop)
+        context = attend(self.qkv(self._before(x)), view, self.heads, drop)
         if read is not None:  # every token was attended to; only these go on
             x, context = x.index_select(0, read), context.index_select(0, read)
         return self._after(x, context)
 
-    def explained(self, x: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+    def explained(self, x: Tensor, view: View) -> tuple[Tensor, Tensor]:
         """The same without dropout, with the attention probabilities beside it."""
-        context, probs = attend_plainly(self.qkv(x), layout, self.heads)
+        context, probs = attend_plainly(self.qkv(self._before(x)), view, self.heads)
         return self._after(x, context), probs
 
+    def _before(self, x: Tensor) -> Tensor:
+        return x if self.post or self.attention_norm is None else self.attention_norm(x)
+
     def _after(self, x: Tensor, context: Tensor) -> Tensor:
-        x = self.attention_norm(x + self.dropout(self.out(context)))
-        inner = activate(self.up(x), self.activation)
-        out: Tensor = self.output_norm(x + self.dropout(self.down(inner)))
+        x = x + self.dropout(self.out(context))
+        if self.post:
+            assert self.attention_norm is not None
+            x = self.attention_norm(x)
+            x = self.output_norm(x + self.dropout(self._inner(x)))
+        else:
+            x = x + self.dropout(self._inner(self.output_norm(x)))
+        return x
+
+    def _inner(self, x: Tensor) -> Tensor:
+        inner = self.up(x)
+        if self.gated:
+            inner, gate = inner.chunk(2, -1)
+            inner = activate(inner, self.activation) * gate
+        else:
+            inner = activate(inner, self.activation)
+        out: Tensor = self.down(inner)
         return out
 
 
@@ -129,7 +179,10 @@ class Encoder(nn.Module):
         self.config = config
         self.noise = Noise()
         self.embeddings = Embeddings(config, self.noise)
-        self.layers = nn.ModuleList(Layer(config, self.noise) for _ in range(config.num_layers))
+        self.layers = nn.ModuleList(
+            Layer(config, self.noise, first=i == 0) for i in range(config.num_distinct)
+        )
+        self.final_norm = norm_of(config.hidden_size, config) if config.norm == "pre" else None
 
     def embed(self, batch: Packed) -> Tensor:
         """The vectors that enter the first layer, [T, H]."""
@@ -151,41 +204,78 @@ class Encoder(nn.Module):
         or attention, on a plain path without dropout.
         """
         if want:
-            return self._explained(x, Layout.of(batch.offsets), read, want)
+            return self._explained(x, batch, read, want)
         count = len(x) if read is None else len(read)
         layout = Layout.of(rounded_offsets(batch.offsets))
-        mask = layout.mask(x.dtype)
+        views = self._views(layout, rounded_index(batch.positions), x.dtype)
         x = rounded(x)
-        for layer in self.layers[:-1]:
-            x = layer(x, layout, mask)
-        last = self.layers[-1]
-        x = last(x, layout, mask, None if read is None else rounded_index(read))
-        return Encoded(x[:count], layout)
+        *most, last = zip(self._layers(), views, strict=True)
+        for layer, view in most:
+            x = layer(x, view)
+        layer, view = last
+        x = layer(x, view, None if read is None else rounded_index(read))
+        return Encoded(self._finished(x)[:count], layout)
 
     def _explained(
-        self, x: Tensor, layout: Layout, read: Tensor | None, want: Collection[Want]
+        self, x: Tensor, batch: Packed, read: Tensor | None, want: Collection[Want]
     ) -> Encoded:
+        layout = Layout.of(batch.offsets)
         kept = Encoded(x, layout, [x] if "hidden" in want else [])
-        for layer in self.layers:
-            assert isinstance(layer, Layer)
-            x, probs = layer.explained(x, layout)
+        views = self._views(layout, batch.positions, x.dtype)
+        for layer, view in zip(self._layers(), views, strict=True):
+            x, probs = layer.explained(x, view)
             if "hidden" in want:
                 kept.hidden.append(x)
             if "attention" in want:
                 kept.attention.append(probs)
+        x = self._finished(x)
+        if "hidden" in want:
+            kept.hidden[-1] = x
         kept.x = x if read is None else x.index_select(0, read)
         return kept
 
+    def _layers(self) -> list[Layer]:
+        """The layer at each depth; shared ones come more than once."""
+        distinct: list[Layer] = list(self.layers)  # type: ignore[arg-type]
+        return [distinct[i] for i in self.config.order]
+
+    def _views(self, layout: Layout, positions: Tensor, dtype: torch.dtype) -> list[View]:
+        """What the layer at each depth sees; made once for all global and once for all local."""
+        config = self.config
+        width = config.hidden_size // config.num_heads
+
+        def view(local: bool) -> View:
+            mask = layout.mask(dtype, config.local_window if local else None)
+            theta = config.local_theta if local else config.theta
+            turning = config.positions == "rotary"
+            return View(layout, mask, turns(positions, width, theta) if turning else None)
+
+        local = set(config.local_layers)
+        depths = len(config.order)
+        made = {kind: view(kind) for kind in {depth in local for depth in range(depths)}}
+        return [made[depth in local] for depth in range(depths)]
+
+    def _finished(self, x: Tensor) -> Tensor:
+        return x if self.final_norm is None else self.final_norm(x)
+
 
 def initialise(module: nn.Module, std: float, seed: int) -> None:
-    """Fill weights with N(0, std²), biases with 0, norms with 1 (as BERT); a function of `seed`."""
+    """Fill weights with N(0, std²), biases with 0, norms with 1 (as BERT); a function of `seed`.
+
+    Recurrent weights are uniform within one over the root of their width, as torch has them.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for part in module.modules():
             if isinstance(part, nn.LayerNorm):
                 part.weight.fill_(1.0)
-                part.bias.zero_()
+                if part.bias is not None:
+                    part.bias.zero_()
             elif isinstance(part, nn.Linear | nn.Embedding):
                 part.weight.normal_(0.0, std, generator=generator)
-                if isinstance(part, nn.Linear):
+                if isinstance(part, nn.Linear) and part.bias is not None:
                     part.bias.zero_()
+            elif isinstance(part, nn.RNNBase):
+                bound = 1 / math.sqrt(part.hidden_size)
+                for parameter in part.parameters():
+                    parameter.uniform_(-bound, bound, generator=generator)

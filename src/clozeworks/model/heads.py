@@ -1,35 +1,48 @@
-"""What stands on the encoder: pooler, masked-token head, next-sentence head, classifier."""
+"""What stands on the encoder: the pooler, and a head for each thing that is asked of it."""
 
 import torch
 from torch import Tensor, nn
 
 from clozeworks.model.config import EncoderConfig
-from clozeworks.model.encoder import Encoder, Layer, activate
+from clozeworks.model.encoder import Encoder, Layer, Packed, activate, norm_of
 from clozeworks.model.noise import Dropout
+from clozeworks.model.recurrent import Recurrent
+
+AnyEncoder = Encoder | Recurrent
+"""What turns packed tokens into vectors; both answer the same calls."""
+
+
+def encoder_of(config: EncoderConfig) -> AnyEncoder:
+    """The encoder a config describes."""
+    return Recurrent(config) if config.recurrent else Encoder(config)
 
 
 class Pooler(nn.Module):
-    """The first token's vector through a dense layer and tanh: [M, H] → [M, H]."""
+    """A sequence's (or token's) vector through a dense layer and an activation: [M, H] → [M, H]."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = config.pooler_activation
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=config.head_bias)
+        self.norm = norm_of(config.hidden_size, config) if config.pooler_norm else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.tanh(self.dense(x))
+        x = activate(self.dense(x), self.activation)
+        return x if self.norm is None else self.norm(x)
 
 
 class TokenHead(nn.Module):
-    """Rows of masked tokens → what the output embedding is multiplied with, [M, H].
+    """Rows of masked tokens → what the output embedding is multiplied with, [M, E].
 
     The output embedding is the input embedding (tied); only its bias [V] lives here.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.activation = config.activation
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
+        width = config.embedding_width
+        self.activation = config.head_activation or config.activation
+        self.dense = nn.Linear(config.hidden_size, width, bias=config.head_bias)
+        self.norm = norm_of(width, config)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -38,9 +51,13 @@ class TokenHead(nn.Module):
 
 
 class ClassHead(nn.Module):
-    """Pooled rows → class logits: [M, H] → [M, K], after dropout of `share`."""
+    """Rows → class logits: [M, H] → [M, K], after dropout of `share`.
 
-    def __init__(self, encoder: Encoder, num_classes: int, share: float = 0.0) -> None:
+    Pooled rows for classes of texts, the rows of tokens for tags (K classes), answers (K = 2: start
+    and end) and options (K = 1).
+    """
+
+    def __init__(self, encoder: AnyEncoder, num_classes: int, share: float = 0.0) -> None:
         super().__init__()
         self.dropout = Dropout(share, encoder.noise)
         self.dense = nn.Linear(encoder.config.hidden_size, num_classes)
@@ -50,14 +67,33 @@ class ClassHead(nn.Module):
         return out
 
 
+class ReplacedHead(nn.Module):
+    """Rows → the logit of each token being a replaced one, [M] (Clark et al. 2020)."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.activation = config.activation
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.score = nn.Linear(config.hidden_size, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.score(activate(self.dense(x), self.activation))
+        return out.squeeze(-1)
+
+
 class Model(nn.Module):
     """An encoder and the heads its task needs, each under the name of its task."""
 
-    def __init__(self, encoder: Encoder, pooler: Pooler | None, heads: dict[str, nn.Module]):
+    def __init__(self, encoder: AnyEncoder, pooler: Pooler | None, heads: dict[str, nn.Module]):
         super().__init__()
         self.encoder = encoder
         self.pooler = pooler
         self.heads = nn.ModuleDict(heads)
+
+    @property
+    def config(self) -> EncoderConfig:
+        """The encoder's values."""
+        return self.encoder.config
 
     @property
     def device(self) -> torch.device:
@@ -69,11 +105,35 @@ class Model(nn.Module):
         for module in self.encoder.modules():
             if isinstance(module, Dropout):
                 module.share = share
-            if isinstance(module, Layer):
+            if isinstance(module, Layer | Recurrent):
                 module.attention_dropout = share
 
-    def pooled(self, x: Tensor) -> Tensor:
-        """First-token rows through the pooler, [M, H]."""
+    def pooled_rows(self, batch: Packed) -> Tensor:
+        """The rows `pooled` needs: each sequence's first, or all of them where it takes a mean."""
+        if self.config.pooling == "first":
+            return batch.offsets[:-1]
+        return torch.arange(len(batch.input_ids), device=batch.offsets.device)
+
+    def pooled(self, x: Tensor, batch: Packed) -> Tensor:
+        """One vector for each sequence, [N, H], from the rows `pooled_rows` names."""
+        assert self.pooler is not None, "this model was built without a pooler"
+        if self.config.pooling == "mean":
+            x = means(x, batch.offsets)
+        out: Tensor = self.pooler(x)
+        return out
+
+    def token_vectors(self, x: Tensor) -> Tensor:
+        """Rows of tokens as heads that judge single tokens take them, [M, H]."""
+        if not self.config.pooled_tokens:
+            return x
         assert self.pooler is not None, "this model was built without a pooler"
         out: Tensor = self.pooler(x)
         return out
+
+
+def means(x: Tensor, offsets: Tensor) -> Tensor:
+    """The mean of each sequence's rows: x [T, H], offsets [N + 1] → [N, H], summed in fp32."""
+    lengths = offsets.diff()
+    owner = torch.repeat_interleave(torch.arange(len(lengths), device=x.device), lengths)
+    sums = torch.zeros(len(lengths), x.shape[1], dtype=torch.float32, device=x.device)
+    return (sums.index_add(0, owner, x.float()) / lengths[:, None]).to(x.dtype)

@@ -1,10 +1,11 @@
 """Tensor names there and here, as data: state in, state out, nothing else.
 
-A table maps our name to theirs. `{}` stands for a layer's number; a tuple of their names means that
-our tensor is those, joined along the first dimension.
+A table maps our name to theirs. `{}` stands for a layer; a tuple of their names means that our
+tensor is those, joined along the first dimension.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from collections.abc import Sequence as Items
 
 import torch
 from torch import Tensor
@@ -15,10 +16,29 @@ Table = Mapping[str, str | tuple[str, ...]]
 State = dict[str, Tensor]
 
 
-def to_ours(theirs: Mapping[str, Tensor], table: Table, num_layers: int) -> State:
-    """Tensors under our names, for every row of the table whose tensors are all there."""
+def rows(modules: Table, tensors: Table, bare: Iterable[str] = ()) -> Table:
+    """A table from modules that have a weight and a bias, and single tensors.
+
+    A module named in `bare` has no bias.
+    """
+    table: dict[str, str | tuple[str, ...]] = dict(tensors)
+    without = set(bare)
+    for ours, theirs in modules.items():
+        for part in (".weight",) if ours in without else (".weight", ".bias"):
+            if isinstance(theirs, str):
+                table[ours + part] = theirs + part
+            else:
+                table[ours + part] = tuple(name + part for name in theirs)
+    return table
+
+
+def to_ours(theirs: Mapping[str, Tensor], table: Table, layers: Items[str]) -> State:
+    """Tensors under our names, for every row of the table whose tensors are all there.
+
+    `layers` are their names of the layers, in our order.
+    """
     ours: State = {}
-    for name, sources in _rows(table, num_layers):
+    for name, sources in _each(table, layers):
         found = [theirs[source] for source in sources if source in theirs]
         if len(found) == len(sources):
             ours[name] = found[0] if len(found) == 1 else torch.cat(found)
@@ -29,21 +49,29 @@ def to_ours(theirs: Mapping[str, Tensor], table: Table, num_layers: int) -> Stat
     return ours
 
 
-def to_theirs(ours: Mapping[str, Tensor], table: Table, num_layers: int) -> State:
+def to_theirs(ours: Mapping[str, Tensor], table: Table, layers: Items[str]) -> State:
     """Tensors under their names; every one of `ours` must stand in the table."""
-    rows = dict(_rows(table, num_layers))
+    known = dict(_each(table, layers))
     theirs: State = {}
     for name, tensor in ours.items():
-        targets = rows[name]
+        targets = known[name]
         parts = tensor.chunk(len(targets))
         theirs |= {t: part.contiguous() for t, part in zip(targets, parts, strict=True)}
     return theirs
 
 
-def _rows(table: Table, num_layers: int) -> list[tuple[str, tuple[str, ...]]]:
-    rows = []
+def their_names(table: Table, layers: Items[str]) -> dict[str, str]:
+    """Each of their names with ours, layers spelt out."""
+    return {source: name for name, sources in _each(table, layers) for source in sources}
+
+
+def _each(table: Table, layers: Items[str]) -> list[tuple[str, tuple[str, ...]]]:
+    found = []
     for ours, theirs in table.items():
         sources = (theirs,) if isinstance(theirs, str) else theirs
-        numbers: list[int | str] = list(range(num_layers)) if "{}" in ours else [""]
-        rows += [(ours.format(n), tuple(s.format(n) for s in sources)) for n in numbers]
-    return rows
+        if "{}" not in ours:
+            found.append((ours, tuple(sources)))
+            continue
+        for number, layer in enumerate(layers):
+            found.append((ours.format(number), tuple(s.format(layer) for s in sources)))
+    return found

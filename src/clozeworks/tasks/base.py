@@ -12,8 +12,7 @@ from clozeworks.core.bundle import Calibration
 from clozeworks.core.config import Settings
 from clozeworks.core.records import Example, Prediction, Sequence, Vocabulary
 from clozeworks.data.batches import Batch, Group, pack
-from clozeworks.model.encoder import Encoder
-from clozeworks.model.heads import Model, Pooler
+from clozeworks.model.heads import AnyEncoder, Model, Pooler
 from clozeworks.text.tokenizer import Tokenizer
 
 Output = dict[str, Tensor]
@@ -90,10 +89,10 @@ class Task(ABC):
     # === Model ===
 
     @abstractmethod
-    def head(self, encoder: Encoder) -> nn.Module:
+    def head(self, encoder: AnyEncoder) -> nn.Module:
         """A fresh head for this task."""
 
-    def build(self, encoder: Encoder) -> Model:
+    def build(self, encoder: AnyEncoder) -> Model:
         """The encoder with fresh heads for every part."""
         pooler = Pooler(encoder.config) if any(part.pooled for part in self.parts) else None
         return Model(encoder, pooler, {part.name: part.head(encoder) for part in self.parts})
@@ -101,7 +100,7 @@ class Task(ABC):
     # === Training ===
 
     @abstractmethod
-    def read(self, batch: Batch) -> Tensor:
+    def read(self, model: Model, batch: Batch) -> Tensor:
         """The rows [M] of a training batch this task's head looks at."""
 
     @abstractmethod
@@ -114,7 +113,7 @@ class Task(ABC):
 
     def loss(self, model: Model, batch: Batch, draw: Draw) -> dict[str, Tensor]:
         """One SUM per loss term of every part, from a single pass through the encoder."""
-        reads = [part.read(batch) for part in self.parts]
+        reads = [part.read(model, batch) for part in self.parts]
         x = model.encoder.embed(batch)
         x = model.encoder.encode(x, batch, read=torch.cat(reads)).x
         terms: dict[str, Tensor] = {}
@@ -180,11 +179,11 @@ class Joint(Task):
             batch = part.mark(batch, groups, draw)
         return batch
 
-    def head(self, encoder: Encoder) -> nn.Module:
+    def head(self, encoder: AnyEncoder) -> nn.Module:
         raise TypeError("a joint task has a head for each part, none of its own")
 
-    def read(self, batch: Batch) -> Tensor:
-        return torch.cat([part.read(batch) for part in self.parts])
+    def read(self, model: Model, batch: Batch) -> Tensor:
+        return torch.cat([part.read(model, batch) for part in self.parts])
 
     def terms(self, model: Model, rows: Tensor, batch: Batch) -> dict[str, Tensor]:
         raise TypeError("a joint task's terms are those of its parts; ask for its loss")

@@ -16,8 +16,7 @@ from clozeworks.core.records import Example, Prediction, Sequence
 from clozeworks.data.batches import Batch, Group
 from clozeworks.metrics.calibrate import TARGET
 from clozeworks.metrics.calibrate import calibrate as fit_calibration
-from clozeworks.model.encoder import Encoder
-from clozeworks.model.heads import ClassHead, Model
+from clozeworks.model.heads import AnyEncoder, ClassHead, Model
 from clozeworks.tasks.base import Draw, Output, Part, Task
 from clozeworks.text.tokenizer import Tokenizer
 
@@ -89,24 +88,25 @@ class Classify(Task):
         """Add `label` [N] int64."""
         return batch.with_targets(label=torch.tensor([group.target for group in groups]))
 
-    def head(self, encoder: Encoder) -> nn.Module:
+    def head(self, encoder: AnyEncoder) -> nn.Module:
         return ClassHead(encoder, len(self.labels), self.config.dropout)
 
-    def read(self, batch: Batch) -> Tensor:
-        return batch.firsts
+    def read(self, model: Model, batch: Batch) -> Tensor:
+        return model.pooled_rows(batch)
 
     def counts(self, batch: Batch) -> dict[str, float]:
         return {"classify": float(len(batch.targets["label"]))}
 
     def terms(self, model: Model, rows: Tensor, batch: Batch) -> dict[str, Tensor]:
-        logits = model.heads["classify"](model.pooled(rows)).float()
+        logits = model.heads["classify"](model.pooled(rows, batch)).float()
         return {"classify": F.cross_entropy(logits, batch.targets["label"], reduction="sum")}
 
     def predict(self, model: Model, batch: Batch) -> Output:
         """`logits` [N, K] fp32."""
         encoder = model.encoder
-        rows = encoder.encode(encoder.embed(batch), batch, read=batch.firsts).x
-        return {"logits": model.heads["classify"](model.pooled(rows)).float()}
+        read = model.pooled_rows(batch)
+        rows = encoder.encode(encoder.embed(batch), batch, read=read).x
+        return {"logits": model.heads["classify"](model.pooled(rows, batch)).float()}
 
     def decode(self, output: Output, batch: Batch) -> list[Part]:
         probs = torch.softmax(output["logits"] / self.calibration.temperature, -1)

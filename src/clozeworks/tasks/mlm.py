@@ -13,8 +13,7 @@ from clozeworks.core.records import Example, Ints, Prediction, Sequence
 from clozeworks.data.batches import Batch, Group
 from clozeworks.data.draw import below, uniform
 from clozeworks.model.cloze import Workspace, cloze_loss
-from clozeworks.model.encoder import Encoder
-from clozeworks.model.heads import Model, TokenHead
+from clozeworks.model.heads import AnyEncoder, Model, TokenHead
 from clozeworks.model.rows import rounded
 from clozeworks.tasks.base import Draw, Output, Part, Task
 from clozeworks.text.tokenizer import Tokenizer
@@ -77,7 +76,9 @@ class Mlm(Task):
         self._space = Workspace()
 
     def features(self, examples: Items[MlmExample], tokenizer: Tokenizer) -> list[list[Sequence]]:
-        return [[s] for s in tokenizer.encode_batch([e.text for e in examples], spans=False)]
+        mask = self.vocabulary.pieces[self.vocabulary.mask]
+        texts = [e.text.replace("[MASK]", mask) for e in examples]
+        return [[s] for s in tokenizer.encode_batch(texts, spans=False)]
 
     def mark(self, batch: Batch, groups: Items[Group], draw: Draw) -> Batch:
         """Hide tokens: `mlm_rows` [M] int64 and the true ids `mlm_labels` [M] int64."""
@@ -113,10 +114,10 @@ class Mlm(Task):
         quota = np.maximum(1, np.floor(self.config.rate * sizes + 0.5)).astype(np.int64)
         return np.sort(candidates[order[rank < quota[owner[order]]]])
 
-    def head(self, encoder: Encoder) -> nn.Module:
+    def head(self, encoder: AnyEncoder) -> nn.Module:
         return TokenHead(encoder.config)
 
-    def read(self, batch: Batch) -> Tensor:
+    def read(self, model: Model, batch: Batch) -> Tensor:
         return batch.targets["mlm_rows"]
 
     def counts(self, batch: Batch) -> dict[str, float]:

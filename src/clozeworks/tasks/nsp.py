@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from clozeworks.core.config import Settings
 from clozeworks.core.records import Example, Prediction, Sequence
 from clozeworks.data.batches import Batch, Group
-from clozeworks.model.encoder import Encoder
-from clozeworks.model.heads import ClassHead, Model
+from clozeworks.model.heads import AnyEncoder, ClassHead, Model
 from clozeworks.tasks.base import Draw, Output, Part, Task
 from clozeworks.text.tokenizer import Tokenizer
 
@@ -63,24 +62,25 @@ class Nsp(Task):
         """Add `nsp` [N] int64: 0 follows, 1 is from elsewhere (as Hugging Face numbers them)."""
         return batch.with_targets(nsp=torch.tensor([group.target for group in groups]))
 
-    def head(self, encoder: Encoder) -> nn.Module:
+    def head(self, encoder: AnyEncoder) -> nn.Module:
         return ClassHead(encoder, 2)
 
-    def read(self, batch: Batch) -> Tensor:
-        return batch.firsts
+    def read(self, model: Model, batch: Batch) -> Tensor:
+        return model.pooled_rows(batch)
 
     def counts(self, batch: Batch) -> dict[str, float]:
         return {"nsp": float(len(batch.targets["nsp"]))}
 
     def terms(self, model: Model, rows: Tensor, batch: Batch) -> dict[str, Tensor]:
-        logits = model.heads["nsp"](model.pooled(rows)).float()
+        logits = model.heads["nsp"](model.pooled(rows, batch)).float()
         return {"nsp": F.cross_entropy(logits, batch.targets["nsp"], reduction="sum")}
 
     def predict(self, model: Model, batch: Batch) -> Output:
         """`logits` [N, 2] fp32."""
         encoder = model.encoder
-        rows = encoder.encode(encoder.embed(batch), batch, read=batch.firsts).x
-        return {"logits": model.heads["nsp"](model.pooled(rows)).float()}
+        read = model.pooled_rows(batch)
+        rows = encoder.encode(encoder.embed(batch), batch, read=read).x
+        return {"logits": model.heads["nsp"](model.pooled(rows, batch)).float()}
 
     def decode(self, output: Output, batch: Batch) -> list[Part]:
         return [{"follows": p} for p in torch.softmax(output["logits"], -1)[:, 0].tolist()]

@@ -11,6 +11,7 @@ from clozeworks.core.bundle import CARD, Card, Fold, read_json
 from clozeworks.core.config import validated
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import existing, read_lines
+from clozeworks.core.records import BERT_ROLES
 from clozeworks.text.tokenizer import Tokenizer
 
 _MARKER = re.compile(r"\[.*\]|<.*>")
@@ -41,25 +42,33 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
 
 def _from_json(path: Path, settings: dict[str, Any], fold: Fold) -> Tokenizer:
     values = read_json(path)
-    _check_is_bert(values, path)
+    roles = _check_kind(values, path) or _roles(values, settings, path)
     try:
         library = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception for whatever it cannot read
         raise UserError(f"{path} is not a tokenizer file: {error}") from error
     try:
-        tokenizer = Tokenizer(library, fold)
+        tokenizer = Tokenizer(library, fold, roles, settings)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    _check_same_pieces(tokenizer.pieces, len(values["model"]["vocab"]), path.with_name("vocab.txt"))
+    if tokenizer.is_wordpiece:
+        least = len(values["model"]["vocab"])
+        _check_same_pieces(tokenizer.pieces, least, path.with_name("vocab.txt"))
     return tokenizer
 
 
-def _check_is_bert(values: dict[str, Any], path: Path) -> None:
-    """Refuse a tokenizer whose ids would not mean what BERT's do."""
+def _check_kind(values: dict[str, Any], path: Path) -> dict[str, str] | None:
+    """BERT's names of the special tokens for a sound WordPiece; None for BPE and unigram.
+
+    Raises UserError for any other kind, and for a WordPiece whose ids would not mean what BERT's
+    do.
+    """
     model = values.get("model")
     if not isinstance(model, dict) or "vocab" not in model:
         raise UserError(f"{path} is not a tokenizer file: it has no model with a vocabulary")
     kind = model.get("type", "WordPiece" if "max_input_chars_per_word" in model else "unnamed")
+    if kind in ("BPE", "Unigram"):
+        return None
     expected = {
         "model type": (kind, "WordPiece"),
         "prefix": (model.get("continuing_subword_prefix"), "##"),
@@ -73,6 +82,31 @@ def _check_is_bert(values: dict[str, Any], path: Path) -> None:
                 f"{path} is not a BERT WordPiece tokenizer: its {what} is {found!r}, "
                 f"not {wanted!r}; choose a BERT model"
             )
+    return BERT_ROLES
+
+
+_NAMES = {
+    "pad": ("<pad>", "[PAD]"),
+    "unk": ("<unk>", "[UNK]"),
+    "cls": ("<s>", "[CLS]"),
+    "sep": ("</s>", "[SEP]"),
+    "mask": ("<mask>", "[MASK]"),
+}
+"""What published models call their special tokens, where no file says."""
+
+
+def _roles(values: dict[str, Any], settings: dict[str, Any], path: Path) -> dict[str, str]:
+    """Which piece is pad, unk, cls, sep and mask: as the files beside it say, else as usual."""
+    beside = path.with_name("special_tokens_map.json")
+    said = {**(read_json(beside) if beside.exists() else {}), **settings}
+    added = values.get("added_tokens") or []
+    known = {token["content"] for token in added if isinstance(token, dict) and "content" in token}
+    roles = {}
+    for role, usual in _NAMES.items():
+        named = said.get(f"{role}_token")
+        named = named.get("content") if isinstance(named, dict) else named
+        roles[role] = named or next((name for name in usual if name in known), usual[0])
+    return roles
 
 
 def _check_same_pieces(pieces: list[str], least: int, path: Path) -> None:

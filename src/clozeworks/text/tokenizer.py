@@ -1,13 +1,13 @@
-"""A WordPiece tokenizer: text in, token ids and the characters they cover out."""
+"""A tokenizer: text in, token ids and the characters they cover out."""
 
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Sequence as Many
 from itertools import chain
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import tokenizers
@@ -16,10 +16,11 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from clozeworks.core.bundle import CARD, Card, Fold
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import write_file
-from clozeworks.core.records import Ints, Sequence, Vocabulary
+from clozeworks.core.records import BERT_ROLES, Ints, Sequence, Vocabulary
 from clozeworks.text.fold import fold_table
+from clozeworks.text.form import Form, Part
 
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+SPECIAL = tuple(BERT_ROLES.values())
 """BERT's special tokens, in the order a new vocabulary gives them their ids."""
 
 CHUNK = 1024
@@ -30,29 +31,43 @@ _CJK_GAP = re.compile(f"(?<={_CJK}) (?={_CJK})")
 
 
 class Tokenizer:
-    """BERT's normalisation and WordPiece (Devlin et al. 2019; Wu et al. 2016), offsets kept.
+    """BERT's normalisation and WordPiece (Devlin et al. 2019; Wu et al. 2016), offsets kept; or
+    whatever else a `tokenizer.json` holds.
 
-    pieces: the vocabulary in id order. strip_accents: None means "as `lowercase`". hash: SHA-256
-    over the pieces and every setting that decides what ids a text gets.
+    pieces: the vocabulary in id order. hash: SHA-256 over the pieces and every setting that decides
+    what ids a text gets.
     """
 
-    def __init__(self, library: tokenizers.Tokenizer, fold: Fold | None = None) -> None:
-        """Take over `library`, a WordPiece tokenizer with BERT's normaliser and pre-tokenizer.
+    def __init__(
+        self,
+        library: tokenizers.Tokenizer,
+        fold: Fold | None = None,
+        roles: Mapping[str, str] = BERT_ROLES,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Take over `library`; `roles` says which piece is pad, unk, cls, sep and mask.
 
-        Raises UserError if a special token is missing or ids are not 0 … n-1.
+        `config` is the tokenizer_config.json it came with, where it is not BERT's. Raises UserError
+        if a special token is missing or ids are not 0 … n-1.
         """
         library.no_truncation()
         library.no_padding()
-        normalizer = library.normalizer
         self._library = library
-        self.pieces = _pieces(library)
-        self.vocabulary = Vocabulary.of(self.pieces)
-        self.lowercase: bool = normalizer.lowercase
-        self.strip_accents: bool | None = normalizer.strip_accents
-        self.chinese_characters: bool = normalizer.handle_chinese_chars
+        self._given_config = dict(config or {})
+        self.roles = dict(roles)
+        self.pieces = _pieces(library, self.roles)
+        self.is_wordpiece = isinstance(library.model, models.WordPiece)
+        more = [] if self.is_wordpiece else _special_tokens(library)
+        self.vocabulary = Vocabulary.of(self.pieces, self.roles, more)
+        self.form = Form.of(library, self.vocabulary)
         self.fold = fold or Fold()
         self._folding = fold_table(self.fold)
         self.hash = self._hash()
+
+    @property
+    def lowercase(self) -> bool | None:
+        """Whether text is lower-cased; None where the tokenizer is not BERT's."""
+        return self._library.normalizer.lowercase if self.is_wordpiece else None
 
     @classmethod
     def of(
@@ -75,7 +90,7 @@ class Tokenizer:
         library.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         library.decoder = decoders.WordPiece()
         if missing := [name for name in SPECIAL if name not in ids]:
-            _refuse_without(missing)
+            _refuse_without(missing, BERT_ROLES)
         library.post_processor = processors.BertProcessing(
             ("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"])
         )
@@ -102,38 +117,39 @@ class Tokenizer:
         spans: bool = True,
     ) -> list[Sequence]:
         """As `encode`, for many texts at once; `spans=False` leaves spans out and is faster."""
-        least = 3 if pairs is None else 5
-        if max_length is not None and max_length < least:
+        parts = self.form.single if pairs is None else self.form.pair
+        added = sum(len(part.ids) for part in parts)
+        room = None if max_length is None else max_length - added
+        if room is not None and room < (1 if pairs is None else 2):
+            least = added + (1 if pairs is None else 2)
             raise UserError(f"max_length {max_length} leaves no room for text; use {least} or more")
-        firsts = self._contents(texts, spans)
-        if pairs is None:
-            return [self._single(first, max_length) for first in firsts]
-        seconds = self._contents(pairs, spans)
-        both = zip(firsts, seconds, strict=True)
-        return [self._pair(first, second, max_length) for first, second in both]
+        columns = [self._contents(side, spans) for side in (texts, pairs) if side is not None]
+        return [_laid_out(parts, list(row), room) for row in zip(*columns, strict=True)]
 
     def tokenize(self, texts: Many[str]) -> list[Ints]:
         """The token ids of each text without special tokens, [n] int64: for preparing corpora."""
         return [np.array(ids, dtype=np.int64) for ids, _ in self._contents(texts, spans=False)]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Readable text: `[PAD]`, `[CLS]`, `[SEP]` left out, no spaces inside Chinese."""
+        """Readable text: pad, cls and sep left out, no spaces inside Chinese."""
         silent = {self.vocabulary.pad, self.vocabulary.cls, self.vocabulary.sep}
         shown = [int(i) for i in ids if int(i) not in silent]
         return _CJK_GAP.sub("", self._library.decode(shown, skip_special_tokens=False))
 
     def normalise(self, text: str) -> str:
-        """The text after folding and BERT's normalisation, as WordPiece will see it."""
-        normalised: str = self._library.normalizer.normalize_str(text.translate(self._folding))
-        return normalised
+        """The text after folding and normalisation, as the model of the tokenizer will see it."""
+        folded = text.translate(self._folding)
+        normalizer = self._library.normalizer
+        return folded if normalizer is None else str(normalizer.normalize_str(folded))
 
     def words(self, text: str) -> list[str]:
         """The normalised words: what white space, punctuation and Chinese characters separate."""
-        found = self._library.pre_tokenizer.pre_tokenize_str(self.normalise(text))
+        splitter = self._library.pre_tokenizer or pre_tokenizers.BertPreTokenizer()
+        found = splitter.pre_tokenize_str(self.normalise(text))
         return [word for word, _ in found]
 
     def save(self, folder: str | Path, *, max_length: int | None = None) -> None:
-        """Write `tokenizer.json`, `tokenizer_config.json`, `vocab.txt`, as transformers reads them.
+        """Write `tokenizer.json`, `tokenizer_config.json`, of WordPiece `vocab.txt` too.
 
         A folding, which no Hugging Face file can hold, goes into `clozeworks.json` unless the
         folder has one. `max_length` is the model's window, written as `model_max_length`.
@@ -143,8 +159,9 @@ class Tokenizer:
             out.write(self._library.to_str(pretty=True))
         with write_file(folder / "tokenizer_config.json") as out:
             json.dump(self._config(max_length), out, indent=2)
-        with write_file(folder / "vocab.txt") as out:
-            out.writelines(f"{piece}\n" for piece in self.pieces)
+        if self.is_wordpiece:
+            with write_file(folder / "vocab.txt") as out:
+                out.writelines(f"{piece}\n" for piece in self.pieces)
         if self.fold != Fold() and not (folder / CARD).exists():
             with write_file(folder / CARD) as out:
                 out.write(Card(fold=self.fold, max_length=max_length).model_dump_json(indent=2))
@@ -163,52 +180,58 @@ class Tokenizer:
                 ids = encoding.ids
                 yield ids, _spans(encoding.offsets, len(ids)) if spans else None
 
-    def _single(self, first: tuple[list[int], Ints | None], max_length: int | None) -> Sequence:
-        ids, spans = first
-        kept = len(ids) if max_length is None else min(len(ids), max_length - 2)
-        return Sequence(
-            np.array([self.vocabulary.cls, *ids[:kept], self.vocabulary.sep], dtype=np.int64),
-            np.zeros(kept + 2, dtype=np.int64),
-            None if spans is None else np.concatenate([_NONE, spans[:kept], _NONE]),
-            truncated=len(ids) - kept,
-        )
-
-    def _pair(
-        self,
-        first: tuple[list[int], Ints | None],
-        second: tuple[list[int], Ints | None],
-        max_length: int | None,
-    ) -> Sequence:
-        cls, sep = self.vocabulary.cls, self.vocabulary.sep
-        (ids, spans), (more, other) = first, second
-        a, b = len(ids), len(more)
-        if max_length is not None:
-            a, b = shares(a, b, max_length - 3)
-        joined = None
-        if spans is not None and other is not None:
-            joined = np.concatenate([_NONE, spans[:a], _NONE, other[:b], _NONE])
-        return Sequence(
-            np.array([cls, *ids[:a], sep, *more[:b], sep], dtype=np.int64),
-            np.repeat(np.array([0, 1], dtype=np.int64), [a + 2, b + 1]),
-            joined,
-            truncated=len(ids) + len(more) - a - b,
-        )
-
-    def _config(self, max_length: int | None) -> dict[str, str | bool | int | None]:
-        names = [f"{name[1:-1].lower()}_token" for name in SPECIAL]
+    def _config(self, max_length: int | None) -> dict[str, Any]:
+        """What tokenizer_config.json says; what it names is found in the library alone."""
+        window = {} if max_length is None else {"model_max_length": max_length}
+        tokens = {f"{role}_token": piece for role, piece in self.roles.items()}
+        if not self.is_wordpiece:
+            return {**self._given_config, **tokens, **window}
+        normalizer = self._library.normalizer
         return {
             "tokenizer_class": "BertTokenizer",
-            "do_lower_case": self.lowercase,
-            "strip_accents": self.strip_accents,
-            "tokenize_chinese_chars": self.chinese_characters,
-            **dict(zip(names, SPECIAL, strict=True)),
-            **({} if max_length is None else {"model_max_length": max_length}),
+            "do_lower_case": normalizer.lowercase,
+            "strip_accents": normalizer.strip_accents,
+            "tokenize_chinese_chars": normalizer.handle_chinese_chars,
+            **{f"{role}_token": self.roles[role] for role in ("pad", "unk", "cls", "sep", "mask")},
+            **window,
         }
 
     def _hash(self) -> str:
-        settings = [self.lowercase, self.strip_accents, self.chinese_characters]
+        normalizer = self._library.normalizer
+        settings: Any
+        if self.is_wordpiece:
+            strip = normalizer.strip_accents
+            settings = [normalizer.lowercase, strip, normalizer.handle_chinese_chars]
+        else:
+            settings = self._library.to_str()
         whole = json.dumps([self.pieces, settings, self.fold.model_dump()])
         return hashlib.sha256(whole.encode()).hexdigest()
+
+
+def _laid_out(
+    parts: list[Part], texts: list[tuple[list[int], Ints | None]], room: int | None
+) -> Sequence:
+    """A Sequence of the texts' ids with special ones around them, cut to fit into `room`."""
+    whole = [len(ids) for ids, _ in texts]
+    kept = whole
+    if room is not None:
+        second = whole[1] if len(whole) > 1 else 0
+        kept = list(shares(whole[0], second, room))
+    ids: list[int] = []
+    spans: list[Ints] = []
+    lengths = []
+    for special, text, _ in parts:
+        taken = special if text is None else texts[text][0][: kept[text]]
+        ids += taken
+        lengths.append(len(taken))
+        found = None if text is None else texts[text][1]
+        spans.append(np.repeat(_NONE, len(taken), 0) if found is None else found[: len(taken)])
+    return Sequence(
+        np.array(ids, dtype=np.int64),
+        np.repeat(np.array([part.segment for part in parts], dtype=np.int64), lengths),
+        None if texts[0][1] is None else np.concatenate(spans),
+        truncated=sum(whole) - sum(kept),
+    )
 
 
 _NONE = np.zeros((1, 2), dtype=np.int64)
@@ -234,11 +257,11 @@ def _spans(offsets: list[tuple[int, int]], length: int) -> Ints:
     return flat.reshape(length, 2)
 
 
-def _pieces(library: tokenizers.Tokenizer) -> list[str]:
+def _pieces(library: tokenizers.Tokenizer, roles: Mapping[str, str]) -> list[str]:
     vocabulary = library.get_vocab(with_added_tokens=True)
     pieces = sorted(vocabulary, key=lambda piece: vocabulary[piece])
-    if missing := [name for name in SPECIAL if name not in vocabulary]:
-        _refuse_without(missing)
+    if missing := [name for name in roles.values() if name not in vocabulary]:
+        _refuse_without(missing, roles)
     last = vocabulary[pieces[-1]]
     if last != len(pieces) - 1:
         raise UserError(
@@ -247,9 +270,14 @@ def _pieces(library: tokenizers.Tokenizer) -> list[str]:
     return pieces
 
 
-def _refuse_without(missing: list[str]) -> NoReturn:
+def _special_tokens(library: tokenizers.Tokenizer) -> list[str]:
+    added = library.get_added_tokens_decoder().values()
+    return [token.content for token in added if token.special]
+
+
+def _refuse_without(missing: list[str], roles: Mapping[str, str]) -> NoReturn:
     raise UserError(
-        f"the vocabulary has no {', '.join(missing)}; BERT needs all of {', '.join(SPECIAL)}"
+        f"the vocabulary has no {', '.join(missing)}; all of {', '.join(roles.values())} are needed"
     )
 
 

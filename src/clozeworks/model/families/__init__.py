@@ -1,10 +1,17 @@
 """Families of models: each file maps one family's config and weight names to the one encoder."""
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
+from clozeworks.core.config import validated
+from clozeworks.core.errors import UserError, choose
 from clozeworks.core.registry import Registry
 from clozeworks.model.config import EncoderConfig
 from clozeworks.model.names import Table
+
+Heads = frozenset[str]
+Size = Mapping[str, Any]
+"""Values of the EncoderConfig that make a named size."""
 
 
 class Family(Protocol):
@@ -14,15 +21,25 @@ class Family(Protocol):
     """`model_type` in its config.json."""
     prefix: str
     """Before the encoder's names in a model with heads, absent from a bare encoder's file."""
-    names: Table
-    """Our tensor names → theirs."""
+    sizes: Mapping[str, Size]
+    """Its published sizes by name, smallest first."""
+    tokenizer: str
+    """The kind of tokenizer its published models have."""
+    architectures: Mapping[Heads, str]
+    """Heads → the name of the Hugging Face class that holds just those; empty where none does."""
     ignored: tuple[str, ...]
     """Ends of tensor names that carry nothing: buffers and copies of tied weights."""
-    architectures: dict[frozenset[str], str]
-    """Heads → the name of the Hugging Face class that holds just those."""
 
-    def config(self, values: dict[str, Any]) -> EncoderConfig:
-        """Read their config.json."""
+    def names(self, heads: Heads) -> Table:
+        """Our tensor names → theirs, in the class that holds these heads."""
+        ...
+
+    def layers(self, config: EncoderConfig) -> list[str]:
+        """Their name of each distinct layer, in order: what `{}` stands for in `names`."""
+        ...
+
+    def config(self, values: Mapping[str, Any]) -> EncoderConfig:
+        """Read their config.json; raises UserError for values this encoder does not have."""
         ...
 
     def values(self, config: EncoderConfig) -> dict[str, Any]:
@@ -31,3 +48,32 @@ class Family(Protocol):
 
 
 FAMILIES: Registry[type[Family]] = Registry("model family", "clozeworks.model.families")
+
+
+def family_named(model_type: str) -> Family:
+    """The family of a `model_type`, in which `-` and `_` are the same."""
+    name = choose(model_type.replace("-", "_"), FAMILIES.names(), "model_type")
+    return FAMILIES.get(name)()
+
+
+def sized(family: str, size: str, vocab_size: int, **more: Any) -> EncoderConfig:
+    """The config of a family's named size; raises UserError for a name or value there is not."""
+    sizes = FAMILIES.get(family).sizes
+    values = sizes[choose(size, sizes, f"size of {family}")]
+    own = {**values, "family": family, "vocab_size": vocab_size}
+    config = validated(EncoderConfig, {**own, **more}, "encoder")
+    check_holds(config)
+    return config
+
+
+def check_holds(config: EncoderConfig) -> None:
+    """Raise UserError if the family's files cannot say what the config says."""
+    family = FAMILIES.get(config.family)()
+    back = family.config(family.values(config))
+    for field in EncoderConfig.model_fields:
+        ours, theirs = getattr(config, field), getattr(back, field)
+        if ours != theirs:
+            raise UserError(
+                f"encoder: {field} = {ours!r}: a {config.family} model has {theirs!r}; leave it "
+                "out, or choose another family"
+            )

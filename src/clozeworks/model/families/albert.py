@@ -1,0 +1,96 @@
+"""ALBERT (Lan et al. 2020): factorised embeddings, layers shared, sentence order."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from clozeworks.model.config import EncoderConfig
+from clozeworks.model.families import Heads, Size
+from clozeworks.model.families.base import (
+    BASE,
+    FIELDS,
+    LARGE,
+    MINI,
+    Names,
+    bert_embeddings,
+    classes,
+)
+from clozeworks.model.keys import activation_of, read_config, their_activation, written_config
+from clozeworks.model.names import Table, rows
+
+_FIELDS = {
+    **FIELDS,
+    "embedding_size": "embedding_size",
+    "groups": "num_hidden_groups",
+    "group_layers": "inner_group_num",
+}
+_OWN: Size = {
+    "embedding_size": 128,
+    "groups": 1,
+    "activation": "gelu_tanh",
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+}
+_LAYER = "albert.encoder.albert_layer_groups.{}."
+_ATTENTION = _LAYER + "attention."
+_MODULES: Names = {
+    "encoder.embeddings.norm": "albert.embeddings.LayerNorm",
+    "encoder.embeddings.project": "albert.encoder.embedding_hidden_mapping_in",
+    "encoder.layers.{}.qkv": (_ATTENTION + "query", _ATTENTION + "key", _ATTENTION + "value"),
+    "encoder.layers.{}.out": _ATTENTION + "dense",
+    "encoder.layers.{}.attention_norm": _ATTENTION + "LayerNorm",
+    "encoder.layers.{}.up": _LAYER + "ffn",
+    "encoder.layers.{}.down": _LAYER + "ffn_output",
+    "encoder.layers.{}.output_norm": _LAYER + "full_layer_layer_norm",
+    "pooler.dense": "albert.pooler",
+}
+_HEADS: dict[str, Names] = {
+    "mlm": {"heads.mlm.dense": "predictions.dense", "heads.mlm.norm": "predictions.LayerNorm"},
+    "sop": {"heads.sop.dense": "sop_classifier.classifier"},
+    "classify": {"heads.classify.dense": "classifier"},
+    "tag": {"heads.tag.dense": "classifier"},
+    "qa": {"heads.qa.dense": "qa_outputs"},
+    "choice": {"heads.choice.dense": "classifier"},
+}
+
+
+class Albert:
+    """ALBERT: small embeddings, one layer run many times, tanh-GELU."""
+
+    model_type = "albert"
+    prefix = "albert."
+    tokenizer = "unigram"
+    sizes: ClassVar[Mapping[str, Size]] = {
+        "mini": {**MINI, **_OWN},
+        "base": {**BASE, **_OWN},
+        "large": {**LARGE, **_OWN},
+        "xlarge": {**LARGE, **_OWN, "hidden_size": 2048, "inner_size": 8192},
+        "xxlarge": {**BASE, **_OWN, "hidden_size": 4096, "num_heads": 64, "inner_size": 16384},
+    }
+    architectures = classes("Albert", mlm_sop="ForPreTraining")
+    ignored = ("position_ids", "predictions.decoder.weight", "predictions.decoder.bias")
+
+    def names(self, heads: Heads) -> Table:
+        modules = dict(_MODULES)
+        for head in heads:
+            modules |= _HEADS.get(head, {})
+        bias: Names = {"heads.mlm.bias": "predictions.bias"} if "mlm" in heads else {}
+        return rows(modules, {**bert_embeddings(self.prefix), **bias})
+
+    def layers(self, config: EncoderConfig) -> list[str]:
+        """A layer is named by its group and its place in it."""
+        groups, each = config.groups or config.num_layers, config.group_layers
+        return [f"{g}.albert_layers.{i}" for g in range(groups) for i in range(each)]
+
+    def config(self, values: Mapping[str, Any]) -> EncoderConfig:
+        activation = activation_of(values, "hidden_act", "gelu_new")
+        given = {"embedding_size": 128, "groups": 1, "activation": activation}
+        return read_config(self.model_type, values, _FIELDS, **given)
+
+    def values(self, config: EncoderConfig) -> dict[str, Any]:
+        return {
+            **written_config(config, _FIELDS),
+            "num_hidden_groups": config.groups or config.num_layers,
+            "embedding_size": config.embedding_width,
+            "model_type": self.model_type,
+            "hidden_act": their_activation(config.activation),
+        }

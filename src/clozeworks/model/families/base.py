@@ -1,0 +1,111 @@
+"""What families have in common: BERT's names of things, and the form that is ours alone."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from clozeworks.core.config import validated
+from clozeworks.model.config import EncoderConfig
+from clozeworks.model.families import Heads, Size
+from clozeworks.model.names import Table, rows
+
+Names = dict[str, str | tuple[str, ...]]
+
+FIELDS = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "inner_size": "intermediate_size",
+    "max_positions": "max_position_embeddings",
+    "num_segments": "type_vocab_size",
+    "norm_eps": "layer_norm_eps",
+    "dropout": "hidden_dropout_prob",
+    "attention_dropout": "attention_probs_dropout_prob",
+    "init_std": "initializer_range",
+    "pad_id": "pad_token_id",
+}
+"""Our keys → those of BERT's config.json, which most families share."""
+
+MINI: Size = {"num_layers": 4, "hidden_size": 256, "num_heads": 4, "inner_size": 1024}
+BASE: Size = {"num_layers": 12, "hidden_size": 768, "num_heads": 12, "inner_size": 3072}
+LARGE: Size = {"num_layers": 24, "hidden_size": 1024, "num_heads": 16, "inner_size": 4096}
+
+
+def bert_modules(prefix: str) -> Names:
+    """Modules of the embeddings and layers, as BERT and its nearest relatives name them."""
+    layer = f"{prefix}encoder.layer.{{}}."
+    own = layer + "attention.self."
+    return {
+        "encoder.embeddings.norm": f"{prefix}embeddings.LayerNorm",
+        "encoder.layers.{}.qkv": (own + "query", own + "key", own + "value"),
+        "encoder.layers.{}.out": layer + "attention.output.dense",
+        "encoder.layers.{}.attention_norm": layer + "attention.output.LayerNorm",
+        "encoder.layers.{}.up": layer + "intermediate.dense",
+        "encoder.layers.{}.down": layer + "output.dense",
+        "encoder.layers.{}.output_norm": layer + "output.LayerNorm",
+    }
+
+
+def bert_embeddings(prefix: str) -> Names:
+    """Their names of the three embeddings."""
+    return {
+        "encoder.embeddings.tokens.weight": f"{prefix}embeddings.word_embeddings.weight",
+        "encoder.embeddings.positions.weight": f"{prefix}embeddings.position_embeddings.weight",
+        "encoder.embeddings.segments.weight": f"{prefix}embeddings.token_type_embeddings.weight",
+    }
+
+
+def numbered(config: EncoderConfig) -> list[str]:
+    """Layers called by their number."""
+    return [str(number) for number in range(config.num_distinct)]
+
+
+def classes(stem: str, **more: str) -> dict[Heads, str]:
+    """Hugging Face's class names for the heads that every family has, and `more`."""
+    named = {
+        "": "Model",
+        "mlm": "ForMaskedLM",
+        "classify": "ForSequenceClassification",
+        "tag": "ForTokenClassification",
+        "qa": "ForQuestionAnswering",
+        "choice": "ForMultipleChoice",
+        **more,
+    }
+    return {frozenset(filter(None, heads.split("_"))): stem + end for heads, end in named.items()}
+
+
+class Own:
+    """A model that no Hugging Face class holds: our own names and values, in folders of the same
+    form."""
+
+    model_type: str
+    prefix = ""
+    tokenizer = "WordPiece"
+    architectures: Mapping[Heads, str] = {}
+    ignored: tuple[str, ...] = ()
+    modules: tuple[str, ...]
+    """The encoder's modules that have a weight and a bias."""
+    tensors: tuple[str, ...] = ()
+    """Its other tensors."""
+
+    def names(self, heads: Heads) -> Table:
+        """Every name as it is."""
+        modules = [*self.modules, "pooler.dense"]
+        modules += [f"heads.{head}.{part}" for head in heads for part in ("dense", "norm", "score")]
+        embeddings = [f"encoder.embeddings.{kind}.weight" for kind in ("tokens", "positions")]
+        tensors = [*self.tensors, *embeddings, "encoder.embeddings.segments.weight"]
+        tensors += [f"heads.{head}.bias" for head in heads]
+        return rows({name: name for name in modules}, {name: name for name in tensors})
+
+    def layers(self, config: EncoderConfig) -> list[str]:
+        """Layers called by their number."""
+        return numbered(config)
+
+    def config(self, values: Mapping[str, Any]) -> EncoderConfig:
+        """Our own values; other keys are passed over."""
+        known = {key: values[key] for key in EncoderConfig.model_fields if key in values}
+        return validated(EncoderConfig, known, "config.json")
+
+    def values(self, config: EncoderConfig) -> dict[str, Any]:
+        """Our own values."""
+        return {**config.model_dump(mode="json"), "model_type": self.model_type}

@@ -1,0 +1,81 @@
+"""DistilBERT (Sanh et al. 2019): half of BERT's layers, no segments."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from clozeworks.model.config import EncoderConfig
+from clozeworks.model.families import Heads, Size
+from clozeworks.model.families.base import BASE, MINI, Names, classes, numbered
+from clozeworks.model.keys import activation_of, read_config, their_activation, written_config
+from clozeworks.model.names import Table, rows
+
+_OWN: Size = {"num_segments": 0, "pooler_activation": "relu"}
+_FIELDS = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "dim",
+    "num_layers": "n_layers",
+    "num_heads": "n_heads",
+    "inner_size": "hidden_dim",
+    "max_positions": "max_position_embeddings",
+    "dropout": "dropout",
+    "attention_dropout": "attention_dropout",
+    "init_std": "initializer_range",
+    "pad_id": "pad_token_id",
+}
+_LAYER = "distilbert.transformer.layer.{}."
+_ATTENTION = _LAYER + "attention."
+_MODULES: Names = {
+    "encoder.embeddings.norm": "distilbert.embeddings.LayerNorm",
+    "encoder.layers.{}.qkv": (_ATTENTION + "q_lin", _ATTENTION + "k_lin", _ATTENTION + "v_lin"),
+    "encoder.layers.{}.out": _ATTENTION + "out_lin",
+    "encoder.layers.{}.attention_norm": _LAYER + "sa_layer_norm",
+    "encoder.layers.{}.up": _LAYER + "ffn.lin1",
+    "encoder.layers.{}.down": _LAYER + "ffn.lin2",
+    "encoder.layers.{}.output_norm": _LAYER + "output_layer_norm",
+}
+_TENSORS: Names = {
+    "encoder.embeddings.tokens.weight": "distilbert.embeddings.word_embeddings.weight",
+    "encoder.embeddings.positions.weight": "distilbert.embeddings.position_embeddings.weight",
+}
+_POOLER: Names = {"pooler.dense": "pre_classifier"}
+_HEADS: dict[str, Names] = {
+    "mlm": {"heads.mlm.dense": "vocab_transform", "heads.mlm.norm": "vocab_layer_norm"},
+    "classify": {**_POOLER, "heads.classify.dense": "classifier"},
+    "tag": {"heads.tag.dense": "classifier"},
+    "qa": {"heads.qa.dense": "qa_outputs"},
+    "choice": {**_POOLER, "heads.choice.dense": "classifier"},
+}
+
+
+class Distilbert:
+    """DistilBERT: as BERT, without segments; its pooler ends in ReLU."""
+
+    model_type = "distilbert"
+    prefix = "distilbert."
+    tokenizer = "WordPiece"
+    sizes: ClassVar[Mapping[str, Size]] = {
+        "mini": {**MINI, **_OWN},
+        "base": {**BASE, **_OWN, "num_layers": 6},
+    }
+    architectures = classes("DistilBert")
+    ignored = ("position_ids", "vocab_projector.weight")
+
+    def names(self, heads: Heads) -> Table:
+        modules = dict(_MODULES)
+        for head in heads:
+            modules |= _HEADS.get(head, {})
+        bias: Names = {"heads.mlm.bias": "vocab_projector.bias"} if "mlm" in heads else {}
+        return rows(modules, {**_TENSORS, **bias})
+
+    def layers(self, config: EncoderConfig) -> list[str]:
+        return numbered(config)
+
+    def config(self, values: Mapping[str, Any]) -> EncoderConfig:
+        """Read config.json; waves, where it asks for them, are stored as learned positions."""
+        activation = activation_of(values, "activation")
+        return read_config(self.model_type, values, _FIELDS, **_OWN, activation=activation)
+
+    def values(self, config: EncoderConfig) -> dict[str, Any]:
+        activation = their_activation(config.activation)
+        kind = {"model_type": self.model_type, "activation": activation}
+        return {**written_config(config, _FIELDS), **kind}

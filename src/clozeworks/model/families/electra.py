@@ -1,0 +1,87 @@
+"""ELECTRA (Clark et al. 2020): a generator that fills blanks, a discriminator that finds them."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from clozeworks.core.errors import UserError
+from clozeworks.model.config import EncoderConfig
+from clozeworks.model.families import Heads, Size
+from clozeworks.model.families.base import (
+    BASE,
+    FIELDS,
+    LARGE,
+    MINI,
+    Names,
+    bert_embeddings,
+    bert_modules,
+    classes,
+    numbered,
+)
+from clozeworks.model.keys import activation_of, read_config, their_activation, written_config
+from clozeworks.model.names import Table, rows
+
+_OWN: Size = {"head_activation": "gelu", "pooler_activation": "gelu"}
+_HEADS: dict[str, Names] = {
+    "mlm": {
+        "heads.mlm.dense": "generator_predictions.dense",
+        "heads.mlm.norm": "generator_predictions.LayerNorm",
+    },
+    "rtd": {
+        "heads.rtd.dense": "discriminator_predictions.dense",
+        "heads.rtd.score": "discriminator_predictions.dense_prediction",
+    },
+    "classify": {
+        "pooler.dense": "classifier.dense",
+        "heads.classify.dense": "classifier.out_proj",
+    },
+    "tag": {"heads.tag.dense": "classifier"},
+    "qa": {"heads.qa.dense": "qa_outputs"},
+    "choice": {"pooler.dense": "sequence_summary.summary", "heads.choice.dense": "classifier"},
+}
+
+
+class Electra:
+    """ELECTRA: as BERT, embeddings of another width projected; its pooler ends in GELU."""
+
+    model_type = "electra"
+    prefix = "electra."
+    tokenizer = "WordPiece"
+    sizes: ClassVar[Mapping[str, Size]] = {
+        "mini": {**MINI, **_OWN, "embedding_size": 128},
+        "small": {**MINI, **_OWN, "num_layers": 12, "embedding_size": 128},
+        "base": {**BASE, **_OWN},
+        "large": {**LARGE, **_OWN},
+    }
+    architectures = classes("Electra", rtd="ForPreTraining")
+    ignored = ("position_ids", "generator_lm_head.weight")
+
+    def names(self, heads: Heads) -> Table:
+        """BERT's names of the layers; the pooler is named by the class."""
+        modules = bert_modules(self.prefix)
+        modules["encoder.embeddings.project"] = "electra.embeddings_project"
+        for head in heads:
+            modules |= _HEADS.get(head, {})
+        bias: Names = {"heads.mlm.bias": "generator_lm_head.bias"} if "mlm" in heads else {}
+        return rows(modules, {**bert_embeddings(self.prefix), **bias})
+
+    def layers(self, config: EncoderConfig) -> list[str]:
+        return numbered(config)
+
+    def config(self, values: Mapping[str, Any]) -> EncoderConfig:
+        for key, wanted in (("summary_type", "first"), ("summary_activation", "gelu")):
+            if (values.get(key) or wanted) != wanted:
+                raise UserError(
+                    f"config.json: {key} = {values[key]!r} is not supported (choices: {wanted!r})"
+                )
+        width = values.get("embedding_size", 128)
+        projected = {} if width == values.get("hidden_size", 256) else {"embedding_size": width}
+        given = {**_OWN, **projected, "activation": activation_of(values, "hidden_act")}
+        return read_config(self.model_type, values, FIELDS, **given)
+
+    def values(self, config: EncoderConfig) -> dict[str, Any]:
+        return {
+            **written_config(config, FIELDS),
+            "embedding_size": config.embedding_width,
+            "model_type": self.model_type,
+            "hidden_act": their_activation(config.activation),
+        }

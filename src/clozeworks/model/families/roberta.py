@@ -1,0 +1,92 @@
+"""RoBERTa (Liu et al. 2019): BERT without next sentences, positions counted from after the pad."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from clozeworks.core.errors import UserError
+from clozeworks.model.config import EncoderConfig
+from clozeworks.model.families import Heads, Size
+from clozeworks.model.families.base import (
+    BASE,
+    FIELDS,
+    LARGE,
+    MINI,
+    Names,
+    bert_embeddings,
+    bert_modules,
+    classes,
+    numbered,
+)
+from clozeworks.model.keys import activation_of, read_config, their_activation, written_config
+from clozeworks.model.names import Table, rows
+
+_OWN: Size = {
+    "after_pad": True,
+    "pad_id": 1,
+    "num_segments": 1,
+    "norm_eps": 1e-5,
+    "head_activation": "gelu",
+}
+_HEADS: dict[str, Names] = {
+    "mlm": {"heads.mlm.dense": "lm_head.dense", "heads.mlm.norm": "lm_head.layer_norm"},
+    "classify": {
+        "pooler.dense": "classifier.dense",
+        "heads.classify.dense": "classifier.out_proj",
+    },
+    "tag": {"heads.tag.dense": "classifier"},
+    "qa": {"heads.qa.dense": "qa_outputs"},
+    "choice": {"heads.choice.dense": "classifier"},
+}
+
+
+class Roberta:
+    """RoBERTa: as BERT, one segment, byte-level BPE."""
+
+    model_type = "roberta"
+    prefix = "roberta."
+    tokenizer = "byte-level BPE"
+    sizes: ClassVar[Mapping[str, Size]] = {
+        "mini": {**MINI, **_OWN},
+        "base": {**BASE, **_OWN},
+        "large": {**LARGE, **_OWN},
+    }
+    architectures = classes("Roberta")
+    ignored = ("position_ids", "lm_head.decoder.weight", "lm_head.decoder.bias")
+
+    def names(self, heads: Heads) -> Table:
+        """BERT's names of the layers; the classifier brings its own pooler."""
+        modules = {**bert_modules(self.prefix), "pooler.dense": "roberta.pooler.dense"}
+        for head in heads:
+            modules |= _HEADS.get(head, {})
+        bias: Names = {"heads.mlm.bias": "lm_head.bias"} if "mlm" in heads else {}
+        return rows(modules, {**bert_embeddings(self.prefix), **bias})
+
+    def layers(self, config: EncoderConfig) -> list[str]:
+        return numbered(config)
+
+    def config(self, values: Mapping[str, Any]) -> EncoderConfig:
+        pad = values.get("pad_token_id")
+        pad = 1 if pad is None else pad
+        places = values.get("max_position_embeddings") or 514
+        if not isinstance(pad, int) or not isinstance(places, int) or places <= pad + 1:
+            raise UserError(
+                f"config.json: max_position_embeddings = {places!r} and pad_token_id = {pad!r}: "
+                "positions are counted from pad_token_id + 1, so none is left"
+            )
+        usable = {**values, "pad_token_id": pad, "max_position_embeddings": places - pad - 1}
+        return read_config(
+            self.model_type,
+            usable,
+            FIELDS,
+            activation=activation_of(values, "hidden_act"),
+            after_pad=True,
+            head_activation="gelu",
+        )
+
+    def values(self, config: EncoderConfig) -> dict[str, Any]:
+        return {
+            **written_config(config, FIELDS),
+            "max_position_embeddings": config.max_positions + config.first_position,
+            "model_type": self.model_type,
+            "hidden_act": their_activation(config.activation),
+        }
