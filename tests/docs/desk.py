@@ -27,8 +27,15 @@ def make_desk(folder):
     write_lines(folder / "lines.txt", texts[:10])
     write_lines(folder / "blanks.jsonl", ['{"text": "a [MASK] lamp"}'])
     write_lines(folder / "corpus.txt", corpus(texts))
+    write_lines(folder / "glove.txt", word_vectors())
     make_models(folder)
     return folder
+
+
+def word_vectors():
+    """A word and its numbers a line, as GloVe writes them."""
+    for place, word in enumerate([*KIND, *UNKIND, *THINGS]):
+        yield f"{word} {place / 10} {-place / 7:.3f} 0.25 {place % 3}"
 
 
 def reviews():

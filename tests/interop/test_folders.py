@@ -179,9 +179,13 @@ def test_weights_in_several_files_open_the_same(their_folder):
     expected = open_model(open_bundle(their_folder), task).model
     state = load_file(their_folder / "model.safetensors")
     names = sorted(state)
+    places = {}
     for i, part in enumerate((names[:20], names[20:]), 1):
         path = their_folder / f"model-0000{i}-of-00002.safetensors"
         save_file({name: state[name] for name in part}, path)
+        places |= dict.fromkeys(part, path.name)
+    index = json.dumps({"metadata": {}, "weight_map": places})
+    (their_folder / "model.safetensors.index.json").write_text(index)
     (their_folder / "model.safetensors").unlink()
     same_model(open_model(open_bundle(their_folder), task).model, expected)
 

@@ -1,5 +1,6 @@
 """One function for each verb: the only place that seeds, picks a device and makes runs."""
 
+from clozeworks.api.convert import ConvertRecipe, convert
 from clozeworks.api.corpus import PrepareRecipe, TokenizerRecipe, prepare, tokenizer
 from clozeworks.api.evaluate import EvaluateRecipe, evaluate
 from clozeworks.api.finetune import FinetuneRecipe, finetune
@@ -11,6 +12,7 @@ from clozeworks.text.train import TokenizerSettings
 from clozeworks.train.loop import TrainSettings
 
 __all__ = [
+    "ConvertRecipe",
     "DoctorRecipe",
     "EvaluateRecipe",
     "FinetuneRecipe",
@@ -23,6 +25,7 @@ __all__ = [
     "TokenizerRecipe",
     "TokenizerSettings",
     "TrainSettings",
+    "convert",
     "doctor",
     "evaluate",
     "finetune",

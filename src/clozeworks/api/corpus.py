@@ -14,6 +14,7 @@ from clozeworks.data.documents import Documents
 from clozeworks.data.prepare import PrepareSettings
 from clozeworks.data.prepare import prepare as prepare_corpus
 from clozeworks.data.shards import Manifest
+from clozeworks.interop.hub import local
 from clozeworks.text.audit import Audit, audit
 from clozeworks.text.load import load_tokenizer
 from clozeworks.text.train import TokenizerSettings, train_tokenizer
@@ -88,7 +89,7 @@ class PrepareRecipe(Settings):
 def prepare(recipe: PrepareRecipe) -> Manifest:
     """Turn a corpus into shards of token ids; called again, it goes on where it was stopped."""
     manifest = prepare_corpus(
-        recipe.files, load_tokenizer(recipe.tokenizer), recipe.out, recipe.settings
+        recipe.files, load_tokenizer(local(recipe.tokenizer)), recipe.out, recipe.settings
     )
     say(f"shards → {recipe.out}")
     return manifest

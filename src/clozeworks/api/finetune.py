@@ -20,6 +20,7 @@ from clozeworks.data.order import ExampleStream
 from clozeworks.data.read import read_examples
 from clozeworks.data.split import hold_out
 from clozeworks.inference.engine import Engine
+from clozeworks.interop.hub import local
 from clozeworks.interop.huggingface import labels_of
 from clozeworks.model.heads import Model
 from clozeworks.tasks.base import Task
@@ -37,7 +38,7 @@ class FinetuneRecipe(Settings):
     data: Path
     """Labelled examples: jsonl, csv, tsv, xlsx or parquet, packed (.gz, .xz) or not."""
     model: Path
-    """Model folder to start from: a Bundle, or any Hugging Face BERT folder."""
+    """Model to start from: a Bundle, a Hugging Face folder, or hub:OWNER/NAME@REVISION."""
     out: Path
     """Folder of the run; the finished model is its `bundle`."""
     dev: Path | None = None
@@ -80,7 +81,7 @@ def finetune(recipe: FinetuneRecipe) -> Finetuned:
     kind = tasks.TASKS.get(recipe.task)
     if kind.from_shards:
         raise UserError(f"{recipe.task!r} learns from a prepared corpus; use `clozeworks pretrain`")
-    parent = open_bundle(recipe.model)
+    parent = open_bundle(local(recipe.model))
     tokenizer = load_tokenizer(parent.path)
     train = _read(recipe, kind, recipe.data)
     train, dev = (train, []) if recipe.dev else _held_out(train, recipe.dev_share)

@@ -15,6 +15,7 @@ from clozeworks.data.doctor import Findings, examine
 from clozeworks.data.read import read_examples
 from clozeworks.data.shards import MANIFEST, Shards
 from clozeworks.data.sources.base import SOURCES
+from clozeworks.interop.hub import local
 from clozeworks.interop.huggingface import config_of, labels_of
 from clozeworks.model.families import FAMILIES
 from clozeworks.text.load import load_tokenizer
@@ -62,7 +63,7 @@ def doctor(recipe: DoctorRecipe) -> Findings:
         for name, path in files.items()
         if path is not None
     }
-    return examine(splits, load_tokenizer(recipe.model), recipe.window)
+    return examine(splits, load_tokenizer(local(recipe.model)), recipe.window)
 
 
 class InfoRecipe(Settings):

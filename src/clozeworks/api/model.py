@@ -9,6 +9,7 @@ from clozeworks.core.errors import UserError
 from clozeworks.core.log import say
 from clozeworks.core.run import Run, versions
 from clozeworks.inference.engine import Engine
+from clozeworks.interop.hub import local
 from clozeworks.interop.huggingface import check_match, open_model, write_bundle
 from clozeworks.model.encoder import initialise
 from clozeworks.model.heads import Model
@@ -75,12 +76,12 @@ def keep(run: Run, model: Model, task: Task, tokenizer: Tokenizer, recipe: Setti
 def open_engine(model: Path, device: str, precision: Precision) -> Engine:
     """A trained Bundle, ready to predict."""
     place = pick_device(device)
-    return Engine.open(model, place, pick_dtype(precision, place))
+    return Engine.open(local(model), place, pick_dtype(precision, place))
 
 
 def trained_columns(model: Path) -> dict[str, str]:
     """The column names a Bundle's training data had, so that they need not be given again."""
-    columns = open_bundle(model).card.provenance.recipe.get("columns", {})
+    columns = open_bundle(local(model)).card.provenance.recipe.get("columns", {})
     if not isinstance(columns, dict) or not all(isinstance(name, str) for name in columns.values()):
         raise UserError(
             f"{model / CARD}: provenance.recipe.columns should name a column for each field, "

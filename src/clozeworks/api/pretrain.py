@@ -20,6 +20,7 @@ from clozeworks.core.run import Run
 from clozeworks.data.order import ShardStream
 from clozeworks.data.pairs import Plan, held_out
 from clozeworks.data.shards import MANIFEST, Shards
+from clozeworks.interop.hub import local
 from clozeworks.interop.huggingface import check_class
 from clozeworks.metrics.classify import Floats
 from clozeworks.model.encoder import initialise
@@ -69,7 +70,7 @@ class PretrainRecipe(Settings):
     encoder: dict[str, Any] = {}
     """Values of a fresh encoder that differ from its size's."""
     model: Path | None = None
-    """Model folder to go on from, instead of a fresh encoder."""
+    """Model to go on from, instead of a fresh encoder: a folder, or hub:OWNER/NAME@REVISION."""
     scratch: bool = False
     """Keep that model's shape but not its weights."""
     max_length: int = Field(default=128, ge=8)
@@ -138,7 +139,7 @@ def pretrain(recipe: PretrainRecipe) -> Pretrained:
 
 def _model(recipe: PretrainRecipe, task: Task, tokenizer: Tokenizer) -> Model:
     if recipe.model is not None:
-        model = adopt(open_bundle(recipe.model), task, tokenizer, recipe)
+        model = adopt(open_bundle(local(recipe.model)), task, tokenizer, recipe)
     else:
         for name in TOKENIZERS_OWN & recipe.encoder.keys():
             value = recipe.encoder[name]
@@ -181,7 +182,7 @@ def _described(plan: Plan, paired: bool) -> str:
 
 
 def _inputs(recipe: PretrainRecipe) -> dict[str, str]:
-    files = open_bundle(recipe.model).files if recipe.model is not None else []
+    files = open_bundle(local(recipe.model)).files if recipe.model is not None else []
     return {path.name: digest(path) for path in [recipe.data / MANIFEST, *files]}
 
 

@@ -85,14 +85,30 @@ class Bundle:
 
     @property
     def weights(self) -> list[Path]:
-        """The weight files, safetensors before `.bin`; raises UserError if there are none."""
-        for pattern in ("model.safetensors", "model-*.safetensors", "pytorch_model*.bin"):
-            found = sorted(self.path.glob(pattern))
-            if found:
-                return found
+        """The weight files, safetensors before `.bin`.
+
+        Where the folder has an index, the files it names. Raises UserError if there are none, or
+        one is missing.
+        """
+        for whole in ("model.safetensors", "pytorch_model.bin"):
+            if (self.path / whole).exists():
+                return [self.path / whole]
+            if (self.path / f"{whole}.index.json").exists():
+                return self._indexed(self.path / f"{whole}.index.json")
         raise UserError(
             f"{self.path} holds no weights: copy model.safetensors or pytorch_model.bin there"
         )
+
+    def _indexed(self, index: Path) -> list[Path]:
+        """The files a weight index names, which must lie beside it."""
+        places = read_json(index).get("weight_map")
+        if not isinstance(places, dict) or not places:
+            raise UserError(f"{index} names no files: it has no weight_map; copy it again")
+        names = sorted({str(name) for name in places.values()})
+        for name in names:
+            if Path(name).name != name or name in ("", ".", ".."):
+                raise UserError(f"{index} names {name!r}, which does not lie beside it")
+        return [existing(self.path / name, "weight file") for name in names]
 
     @property
     def files(self) -> list[Path]:
@@ -110,8 +126,22 @@ def open_bundle(path: str | Path) -> Bundle:
         inner = [p.parent.name for p in sorted(path.glob("*/config.json"))]
         hint = f"; did you mean {path / inner[0]}?" if inner else ""
         raise UserError(f"{path} is not a model folder: config.json is missing{hint}")
+    _check_links(path)
     values = read_json(path / CARD) if (path / CARD).exists() else {}
     return Bundle(path, read_json(path / "config.json"), validated(Card, values, str(path / CARD)))
+
+
+def _check_links(folder: Path) -> None:
+    """Raise UserError if a file of the folder stands for one elsewhere.
+
+    In a Hugging Face cache a model's files are links into its own `blobs`, which is not elsewhere.
+    """
+    root = folder.resolve()
+    if root.parent.name == "snapshots":
+        root = root.parents[1]
+    for file in folder.iterdir():
+        if file.is_symlink() and not file.resolve().is_relative_to(root):
+            raise UserError(f"{file} is a link that leads out of its folder; copy the file there")
 
 
 def read_json(path: Path, remedy: str = "copy it again") -> dict[str, Any]:

@@ -44,9 +44,14 @@ def config_of(bundle: Bundle) -> EncoderConfig:
 
 
 def heads_of(bundle: Bundle) -> frozenset[str]:
-    """The heads of the Hugging Face class that `config.json` names; none for an unknown class."""
+    """The heads of the Hugging Face class that `config.json` names; none for an unknown class.
+
+    Of a family that no class holds, those of the task the card names.
+    """
     names = bundle.config.get("architectures")
     classes = {name: heads for heads, name in family_of(bundle).architectures.items()}
+    if not classes:
+        return frozenset(filter(None, (bundle.card.task or "").split("+")))
     first = names[0] if isinstance(names, list) and names else None
     return classes.get(str(first), frozenset())
 
@@ -82,35 +87,57 @@ def open_with(
     build: Callable[[AnyEncoder], Model],
     seed: int = 0,
     anew: frozenset[str] = frozenset(),
+    without: frozenset[str] = frozenset(),
 ) -> Opened:
-    """As `open_model`, for a model that `build` makes; the heads named in `anew` start fresh."""
-    config = config_of(bundle)
-    ours = _under_our_names(bundle, config)
-    with torch.device("meta"):  # a config.json gone wrong may ask for more memory than there is
-        _check_encoder(encoder_of(config), ours, bundle.path)
-    own = tuple(f"heads.{name}." for name in anew)
-    model = build(encoder_of(config))
-    initialise(model, config.init_std, seed)
-    kept = {name: tensor for name, tensor in ours.items() if not name.startswith(own)}
-    return Opened(model, _fill(model, kept, bundle.path))
+    """As `open_model`, for a model that `build` makes; the heads named in `anew` start fresh.
 
-
-def _under_our_names(bundle: Bundle, config: EncoderConfig) -> State:
-    """The folder's tensors by our names; nothing of theirs that we do not know may be there."""
-    family = family_of(bundle)
-    layers = family.layers(config)
+    Tensors named in `without` may be missing, or there though no such model has them.
+    """
+    config, family = config_of(bundle), family_of(bundle)
     theirs = _prefixed(_read(bundle), family)
     with _named(bundle):
-        ours = to_ours(theirs, family.names(_heads_there(bundle, family)), layers)
-    classes = [*family.architectures, frozenset[str]()]
-    known = {name for heads in classes for name in their_names(family.names(heads), layers)}
-    if unknown := sorted(theirs.keys() - known):
+        ours = under_our_names(theirs, config, _heads_there(bundle, family), without)
+        own = tuple(f"heads.{name}." for name in anew)
+        kept = {name: tensor for name, tensor in ours.items() if not name.startswith(own)}
+        return filled(config, kept, build, seed, without)
+
+
+def under_our_names(
+    theirs: State, config: EncoderConfig, heads: frozenset[str], without: frozenset[str]
+) -> State:
+    """Tensors by our names, `heads` among them; raises UserError if there are others.
+
+    Those named in `without`, and heads of the family's other classes, are passed over.
+    """
+    family = FAMILIES.get(config.family)()
+    layers = family.layers(config)
+    classes = [*family.architectures, frozenset[str](), heads]
+    known = {name for some in classes for name in their_names(family.names(some), layers)}
+    if unknown := sorted(theirs.keys() - known - without):
         raise UserError(
-            f"{bundle.path}: the weights hold what {config.num_layers} layers of a "
-            f"{config.family} do not: {_some(unknown)}; correct config.json, or leave them out: "
+            f"the weights hold what {config.num_layers} layers of a {config.family} do not: "
+            f"{_some(unknown)}; correct config.json, or leave them out: "
             "clozeworks convert … --leave-out NAME"
         )
-    return ours
+    return to_ours(theirs, family.names(heads), layers)
+
+
+def filled(
+    config: EncoderConfig,
+    ours: State,
+    build: Callable[[AnyEncoder], Model],
+    seed: int = 0,
+    without: frozenset[str] = frozenset(),
+) -> Opened:
+    """The model `build` makes of the config's encoder, with the tensors in it.
+
+    Raises UserError if the encoder lacks one not named in `without`, or has it in another shape.
+    """
+    with torch.device("meta"):  # a config.json gone wrong may ask for more memory than there is
+        _check_encoder(encoder_of(config), ours, without)
+    model = build(encoder_of(config))
+    initialise(model, config.init_std, seed)
+    return Opened(model, _fill(model, ours))
 
 
 PRETRAINING = frozenset({"mlm", "nsp", "sop", "rtd"})
@@ -123,7 +150,7 @@ def _heads_there(bundle: Bundle, family: Family) -> frozenset[str]:
     Published folders hold pretraining heads that the class they name does not have.
     """
     named = heads_of(bundle)
-    if not named <= PRETRAINING:
+    if not named <= PRETRAINING or not family.architectures:
         return named
     return PRETRAINING & frozenset[str]().union(*family.architectures, named)
 
@@ -134,21 +161,21 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + more
 
 
-def _check_encoder(encoder: nn.Module, ours: State, path: Path) -> None:
+def _check_encoder(encoder: nn.Module, ours: State, without: frozenset[str]) -> None:
     """Raise UserError naming the tensors of the encoder that are not there, or not so."""
     wanted = dict(encoder.named_parameters(prefix="encoder"))
-    if missing := [name for name in wanted if name not in ours]:
-        raise UserError(f"{path}: the weights lack {_some(missing)}; copy the model again")
-    for name, parameter in wanted.items():
-        if ours[name].shape != parameter.shape:
+    if missing := [name for name in wanted if name not in ours and name not in without]:
+        raise UserError(f"the weights lack {_some(missing)}; copy the model again")
+    for name in wanted:
+        if name in ours and ours[name].shape != wanted[name].shape:
             raise UserError(
-                f"{path}: the weights and config.json do not agree: {name} should be "
-                f"{list(parameter.shape)}, {list(ours[name].shape)} there"
+                f"the weights and config.json do not agree: {name} should be "
+                f"{list(wanted[name].shape)}, {list(ours[name].shape)} there"
             )
 
 
-def _fill(model: Model, ours: State, path: Path) -> list[str]:
-    """Copy the tensors in; return the modules outside the encoder that had none."""
+def _fill(model: Model, ours: State) -> list[str]:
+    """Copy the tensors in; return the modules that had none."""
     fresh = set()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -158,7 +185,7 @@ def _fill(model: Model, ours: State, path: Path) -> list[str]:
                 continue
             if not torch.isfinite(tensor).all():
                 raise UserError(
-                    f"{path}: {name} holds NaN or infinity; its training diverged, or the file is "
+                    f"{name} holds NaN or infinity; its training diverged, or the file is "
                     "damaged: use another model"
                 )
             parameter.copy_(tensor)

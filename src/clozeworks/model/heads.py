@@ -1,5 +1,7 @@
 """What stands on the encoder: the pooler, and a head for each thing that is asked of it."""
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
 
@@ -79,6 +81,28 @@ class ReplacedHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.score(activate(self.dense(x), self.activation))
         return out.squeeze(-1)
+
+
+def head_of(name: str, encoder: AnyEncoder, num_classes: int = 2) -> nn.Module:
+    """A fresh head of the kind that public classes hold under this name."""
+    match name:
+        case "mlm":
+            return TokenHead(encoder.config)
+        case "rtd":
+            return ReplacedHead(encoder.config)
+        case "choice":
+            return ClassHead(encoder, 1)
+        case "classify" | "tag":
+            return ClassHead(encoder, num_classes)
+    return ClassHead(encoder, 2)  # nsp, sop: yes or no; qa: start and end
+
+
+def needs_pooler(config: EncoderConfig, heads: Collection[str]) -> bool:
+    """Whether heads of these names stand on the pooler."""
+    pooled = {"nsp", "sop", "classify", "choice"}
+    return not pooled.isdisjoint(heads) or (
+        config.pooled_tokens and not {"tag", "qa"}.isdisjoint(heads)
+    )
 
 
 class Model(nn.Module):

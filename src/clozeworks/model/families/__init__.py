@@ -1,6 +1,6 @@
 """Families of models: each file maps one family's config and weight names to the one encoder."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from clozeworks.core.config import validated
@@ -29,6 +29,8 @@ class Family(Protocol):
     """Heads → the name of the Hugging Face class that holds just those; empty where none does."""
     ignored: tuple[str, ...]
     """Ends of tensor names that carry nothing: buffers and copies of tied weights."""
+    tensorflow: Sequence[tuple[str, str]]
+    """Patterns and replacements that lead from names in Google's checkpoints to Hugging Face's."""
 
     def names(self, heads: Heads) -> Table:
         """Our tensor names → theirs, in the class that holds these heads."""

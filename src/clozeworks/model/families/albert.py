@@ -43,6 +43,7 @@ _MODULES: Names = {
     "encoder.layers.{}.output_norm": _LAYER + "full_layer_layer_norm",
     "pooler.dense": "albert.pooler",
 }
+_GROUP = r"albert/encoder/albert_layer_groups.\1.albert_layers.\2"
 _HEADS: dict[str, Names] = {
     "mlm": {"heads.mlm.dense": "predictions.dense", "heads.mlm.norm": "predictions.LayerNorm"},
     "sop": {"heads.sop.dense": "sop_classifier.classifier"},
@@ -67,6 +68,21 @@ class Albert:
         "xxlarge": {**BASE, **_OWN, "hidden_size": 4096, "num_heads": 64, "inner_size": 16384},
     }
     architectures = classes("Albert", mlm_sop="ForPreTraining")
+    tensorflow = (
+        (r"^bert/encoder/transformer/group_(\d+)/inner_group_(\d+)/", f"{_GROUP}/"),
+        (r"attention_1/self/", "attention/"),
+        (r"attention_1/output/dense", "attention/dense"),
+        (r"(albert_layers\.\d+/)LayerNorm/", r"\1attention/LayerNorm/"),
+        (r"LayerNorm_1/", "full_layer_layer_norm/"),
+        (r"ffn_1/intermediate/output/dense", "ffn_output"),
+        (r"ffn_1/intermediate/dense", "ffn"),
+        (r"^bert/pooler/dense/", "albert/pooler/"),
+        (r"^bert/", "albert/"),
+        (r"^cls/predictions/transform/", "predictions/"),
+        (r"^cls/predictions/", "predictions/"),
+        (r"^cls/seq_relationship/", "sop_classifier/classifier/"),
+        (r"^output_(weights|bias)$", r"classifier/output_\1"),
+    )
     ignored = ("position_ids", "predictions.decoder.weight", "predictions.decoder.bias")
 
     def names(self, heads: Heads) -> Table:

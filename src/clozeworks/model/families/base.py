@@ -83,6 +83,7 @@ class Own:
     tokenizer = "WordPiece"
     architectures: Mapping[Heads, str] = {}
     ignored: tuple[str, ...] = ()
+    tensorflow: tuple[tuple[str, str], ...] = ()
     modules: tuple[str, ...]
     """The encoder's modules that have a weight and a bias."""
     tensors: tuple[str, ...] = ()

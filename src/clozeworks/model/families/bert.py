@@ -47,6 +47,7 @@ class Bert:
         "large": LARGE,
     }
     architectures = classes("Bert", nsp="ForNextSentencePrediction", mlm_nsp="ForPreTraining")
+    tensorflow = ((r"^output_(weights|bias)$", r"classifier/output_\1"),)
     ignored = ("position_ids", "cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
 
     def names(self, heads: Heads) -> Table:

@@ -58,6 +58,7 @@ class Distilbert:
         "base": {**BASE, **_OWN, "num_layers": 6},
     }
     architectures = classes("DistilBert")
+    tensorflow: tuple[tuple[str, str], ...] = ()
     ignored = ("position_ids", "vocab_projector.weight")
 
     def names(self, heads: Heads) -> Table:

@@ -53,6 +53,9 @@ class Electra:
         "large": {**LARGE, **_OWN},
     }
     architectures = classes("Electra", rtd="ForPreTraining")
+    tensorflow = (
+        (r"^discriminator_predictions/dense_1/", "discriminator_predictions/dense_prediction/"),
+    )
     ignored = ("position_ids", "generator_lm_head.weight")
 
     def names(self, heads: Heads) -> Table:

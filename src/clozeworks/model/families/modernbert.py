@@ -85,6 +85,7 @@ class Modernbert:
         "large": _size(28, hidden_size=1024, num_heads=16, inner_size=2624),
     }
     architectures = classes("ModernBert")
+    tensorflow: tuple[tuple[str, str], ...] = ()
     ignored = ("decoder.weight",)
 
     def names(self, heads: Heads) -> Table:

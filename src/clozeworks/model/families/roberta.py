@@ -51,6 +51,7 @@ class Roberta:
         "large": {**LARGE, **_OWN},
     }
     architectures = classes("Roberta")
+    tensorflow: tuple[tuple[str, str], ...] = ()
     ignored = ("position_ids", "lm_head.decoder.weight", "lm_head.decoder.bias")
 
     def names(self, heads: Heads) -> Table:
