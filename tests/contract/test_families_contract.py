@@ -3,12 +3,14 @@
 import pytest
 import torch
 
+from clozeworks.core.bundle import Card, open_bundle
 from clozeworks.core.errors import UserError
-from clozeworks.interop.huggingface import check_class
+from clozeworks.interop.huggingface import check_class, open_model, write_bundle
+from clozeworks.model import families
 from clozeworks.model.families import FAMILIES, check_holds, family_named, sized
 from clozeworks.model.heads import encoder_of
 from clozeworks.model.names import their_names, to_ours, to_theirs
-from tiny import DRAW, VOCABULARY, make_groups, make_task
+from tiny import DRAW, TOKENIZER, VOCABULARY, make_groups, make_task
 
 NAMES = FAMILIES.names()
 SIZES = [(name, size) for name in NAMES for size in FAMILIES.get(name).sizes]
@@ -92,3 +94,45 @@ def test_what_a_family_cannot_hold_is_refused():
         sized("bert", "mini", 100, gated=True)
     with pytest.raises(UserError, match=r"no roberta model has heads for mlm.nsp .choices: choice"):
         check_class(FAMILIES.get("roberta")(), frozenset({"mlm", "nsp"}))
+
+
+def test_a_gru_is_written_and_read(tmp_path):
+    task = make_task("mlm")
+    config = small("lstm", recurrent="gru", num_layers=2)
+    model = task.build(encoder_of(config))
+    folder = write_bundle(tmp_path / "out", model, TOKENIZER, Card(task="mlm"))
+    again, fresh = open_model(open_bundle(folder), task)
+    assert fresh == [] and again.config == config
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, dict(again.named_parameters())[name])
+
+
+NEW = '''
+"""A family that is added."""
+
+from clozeworks.model.families.base import classes
+from clozeworks.model.families.bert import Bert
+
+
+class Ernie(Bert):
+    """ERNIE: BERT's shape under another name."""
+
+    model_type = "ernie"
+    architectures = classes("Ernie")
+'''
+
+
+def test_one_file_adds_a_family(tmp_path, monkeypatch):
+    """Named, sized, read and written: nothing but the file is touched."""
+    (tmp_path / "ernie.py").write_text(NEW, "utf-8")
+    monkeypatch.setattr(families, "__path__", [*families.__path__, str(tmp_path)])
+    assert "ernie" in FAMILIES.names()
+    assert FAMILIES.summary("ernie").startswith("ERNIE")
+    config = sized("ernie", "mini", VOCABULARY.size)
+    assert config.family == "ernie"
+    task = make_task("mlm")
+    folder = write_bundle(tmp_path / "out", task.build(encoder_of(config)), TOKENIZER, Card())
+    bundle = open_bundle(folder)
+    assert bundle.config["architectures"] == ["ErnieForMaskedLM"]
+    assert bundle.config["model_type"] == "ernie"
+    assert open_model(bundle, task).fresh == []
