@@ -161,6 +161,11 @@ def _task_word(
     if "task" in values or not default.is_required():
         return str(values.get("task", default.default)), argv
     if not argv or argv[0].startswith("-"):
+        if {"-h", "--help"} & set(argv):
+            print("name the task first, for its flags: clozeworks finetune TASK --help\n\ntasks:")
+            for name in (n for n in known if not TASKS.get(n).from_shards):
+                print(f"  {name:<12} {TASKS.summary(name)}")
+            sys.exit(0)
         raise UserError(f"name the task after the verb (choices: {', '.join(known)})")
     return choose(argv[0], known, "task"), argv[1:]
 

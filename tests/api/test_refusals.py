@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from clozeworks import cli
 from clozeworks.core.bundle import CARD, Card, open_bundle
+from clozeworks.core.errors import UserError
 from clozeworks.inference.engine import Engine
 from clozeworks.interop.huggingface import write_bundle
 from clozeworks.text.tokenizer import Tokenizer
@@ -124,6 +125,44 @@ def test_columns_of_a_card_that_are_no_names(bundle, tmp_path, capsys, monkeypat
     data = rows(tmp_path, {"text": "late"})
     error = refused(capsys, monkeypatch, "predict", bundle, data, "--out", tmp_path / "o.jsonl")
     assert "provenance.recipe.columns" in error
+
+
+def test_help_without_a_task_names_the_tasks(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["finetune", "--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    assert "classify" in shown and "nsp" not in shown
+
+
+def test_a_window_over_the_models_is_refused_before_data_are_read(
+    bundle, tmp_path, capsys, monkeypatch
+):
+    words = ("finetune", "classify", tmp_path / "absent.csv", "--model", bundle, "--out", "x")
+    error = refused(capsys, monkeypatch, *words, "--max-length", "999")
+    assert "use --max-length 160 or less" in error
+
+
+def test_info_sees_a_cut_model_and_knows_a_tokenizer(bundle, tmp_path, capsys, monkeypatch):
+    TOKENIZER.save(tmp_path / "tokenizer")
+    cli.main(["info", str(tmp_path / "tokenizer")])
+    assert f"{len(PIECES):,}" in capsys.readouterr().out
+    whole = (bundle / "model.safetensors").read_bytes()
+    (bundle / "model.safetensors").write_bytes(whole[:3000])
+    assert "cut short" in refused(capsys, monkeypatch, "info", bundle)
+
+
+def test_objectives_a_family_has_no_class_for(tmp_path, capsys, monkeypatch):
+    from clozeworks.interop.huggingface import check_class
+    from clozeworks.model.families import FAMILIES
+
+    with pytest.raises(UserError, match=r"\(choices: mlm\)"):
+        check_class(FAMILIES.get("modernbert")(), frozenset({"mlm", "nsp"}), ["mlm", "nsp"])
+
+
+def test_what_is_written_others_may_read(bundle):
+    modes = {file.name: file.stat().st_mode & 0o777 for file in bundle.iterdir()}
+    assert len(set(modes.values())) == 1, modes
 
 
 def test_words_too_many(capsys, monkeypatch):

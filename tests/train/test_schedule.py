@@ -33,7 +33,7 @@ def test_durations_are_read(text, amount, unit):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "not an amount and a unit, such as '3 epochs'"),
+        ("", "not an amount and a unit, as in '3 epochs'"),
         ("epochs", "not an amount and a unit"),
         ("3", "not an amount and a unit"),
         ("-3 epochs", "not an amount and a unit"),

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from clozeworks import tasks
-from clozeworks.api.model import adopt, keep
+from clozeworks.api.model import adopt, check_window, keep
 from clozeworks.core.bundle import Bundle, open_bundle
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
@@ -28,6 +28,7 @@ from clozeworks.text.load import load_tokenizer
 from clozeworks.text.tokenizer import Tokenizer
 from clozeworks.train.fit import Fit, took
 from clozeworks.train.loop import TrainSettings
+from clozeworks.train.precision import pick_device
 
 
 class FinetuneRecipe(Settings):
@@ -83,6 +84,9 @@ def finetune(recipe: FinetuneRecipe) -> Finetuned:
         raise UserError(f"{recipe.task!r} learns from a prepared corpus; use `clozeworks pretrain`")
     parent = open_bundle(local(recipe.model))
     tokenizer = load_tokenizer(parent.path)
+    draft = tasks.create(recipe.task, recipe.settings, tokenizer.vocabulary)
+    check_window(parent, getattr(draft.config, "max_length", 0))
+    pick_device(recipe.device)  # what is wrong with the settings is said before data are read
     train = _read(recipe, kind, recipe.data)
     train, dev = (train, []) if recipe.dev else _held_out(train, recipe.dev_share)
     labels = _labels(train, parent, recipe.data)
@@ -100,12 +104,28 @@ def finetune(recipe: FinetuneRecipe) -> Finetuned:
     fitted = Fit(model, task, stream, recipe.train, run, judge)()
     examples, parts = zip(*Engine(model, task, tokenizer).parts(dev), strict=True)
     task.calibration = task.calibrate(examples, parts)
+    _say_calibrated(task, len(dev))
     keep(run, model, task, tokenizer, recipe)
     dev_numbers = dict(fitted.judged)
     say(f"trained in {took(fitted.cursor)}")
     say("dev: " + ", ".join(f"{name} {value:.4f}" for name, value in dev_numbers.items()))
     say(f"model → {run.bundle}")
     return Finetuned(bundle=run.bundle, dev=dev_numbers, cost=took(fitted.cursor))
+
+
+FEW = 50
+"""Rows below which a threshold fitted on them says little."""
+
+
+def _say_calibrated(task: Task, rows: int) -> None:
+    """What the dev set decided about sureness, and whether it was large enough to."""
+    found = task.calibration
+    say(
+        f"calibrated on dev: temperature {found.temperature:.2f}; below a probability of "
+        f'{found.threshold:.2f} the answer is "I don\'t know"'
+    )
+    if rows < FEW:
+        say(f"dev has only {rows} rows: take its numbers, and that threshold, as rough")
 
 
 def _held_out(examples: list[Any], share: float) -> tuple[list[Any], list[Any]]:

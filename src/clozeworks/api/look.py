@@ -17,6 +17,8 @@ from clozeworks.data.shards import MANIFEST, Shards
 from clozeworks.data.sources.base import SOURCES
 from clozeworks.interop.hub import local
 from clozeworks.interop.huggingface import config_of, labels_of
+from clozeworks.interop.tensorflow import find_checkpoint
+from clozeworks.interop.tensors import check_header
 from clozeworks.model.families import FAMILIES
 from clozeworks.text.load import load_tokenizer
 from clozeworks.train.state import latest_cursor
@@ -70,7 +72,7 @@ class InfoRecipe(Settings):
     """What the `info` verb needs."""
 
     path: Path
-    """A Bundle, a run, or a folder of shards."""
+    """A model, a run, shards, or a tokenizer: any folder this program makes or reads."""
 
 
 def info(recipe: InfoRecipe) -> dict[str, str]:
@@ -82,15 +84,38 @@ def info(recipe: InfoRecipe) -> dict[str, str]:
         return _of_run(path)
     if (path / "config.json").exists():
         return _of_bundle(path)
+    if (path / "tokenizer.json").exists() or (path / "vocab.txt").exists():
+        return _of_tokenizer(path)
+    hint = ""
+    if find_checkpoint(path) is not None:
+        hint = f"; it is a TensorFlow checkpoint: clozeworks convert {path} --out DIR"
+    elif inner := sorted(p.parent.name for p in path.glob("*/run.json")):
+        hint = f"; did you mean {path / inner[0]}?"
     raise UserError(
-        f"{path} is not a Bundle (config.json), a run (run.json) or shards ({MANIFEST})"
+        f"{path} is not a model (config.json), a run (run.json), shards ({MANIFEST}) or a "
+        f"tokenizer (tokenizer.json){hint}"
     )
+
+
+def _of_tokenizer(path: Path) -> dict[str, str]:
+    tokenizer = load_tokenizer(path)
+    case = {True: "lower case", False: "upper and lower case", None: "as its file says"}
+    return {
+        "folder": str(path),
+        "tokenizer": "WordPiece" if tokenizer.is_wordpiece else "of another kind",
+        "pieces": f"{len(tokenizer.pieces):,}",
+        "case": case[tokenizer.lowercase],
+        "special": ", ".join(tokenizer.roles.values()),
+        "hash": tokenizer.hash[:12],
+    }
 
 
 def _of_bundle(path: Path) -> dict[str, str]:
     bundle = open_bundle(path)
     config = config_of(bundle)
     card, labels = bundle.card, labels_of(bundle)
+    for file in bundle.weights:
+        check_header(file)
     lines = {
         "folder": str(path),
         "family": str(bundle.config.get("model_type", "bert")),
@@ -102,9 +127,10 @@ def _of_bundle(path: Path) -> dict[str, str]:
         "task": card.task or "–",
     }
     if card.task:
-        lines["labels"] = ", ".join(labels) or "–"
-        lines["temperature"] = f"{card.calibration.temperature:.3f}"
-        lines["threshold"] = f"{card.calibration.threshold:.3f}"
+        if labels:
+            lines["labels"] = ", ".join(labels)
+            lines["temperature"] = f"{card.calibration.temperature:.3f}"
+            lines["threshold"] = f"{card.calibration.threshold:.3f}"
         lines["parent"] = card.provenance.parent or "–"
     return lines
 

@@ -10,7 +10,7 @@ from clozeworks.core.log import say
 from clozeworks.core.run import Run, versions
 from clozeworks.inference.engine import Engine
 from clozeworks.interop.hub import local
-from clozeworks.interop.huggingface import check_match, open_model, write_bundle
+from clozeworks.interop.huggingface import check_match, config_of, open_model, write_bundle
 from clozeworks.model.encoder import initialise
 from clozeworks.model.heads import Model
 from clozeworks.tasks.base import Task
@@ -37,18 +37,22 @@ def adopt(parent: Bundle, task: Task, tokenizer: Tokenizer, recipe: Trained) -> 
     opened = open_model(parent, task, recipe.train.seed)
     model, config = opened.model, opened.model.encoder.config
     check_match(tokenizer, config.vocab_size, str(parent.path), parent.card.tokenizer)
-    window = getattr(task.config, "max_length", 0)
-    if window > config.max_positions:
-        raise UserError(
-            f"max_length {window} is more than the {config.max_positions} positions of "
-            f"{parent.path}; use --max-length {config.max_positions} or less"
-        )
     if recipe.scratch:
         initialise(model, config.init_std, recipe.train.seed)
         say(f"weights of {parent.path} left out: every part starts from chance")
     elif opened.fresh:
         say(f"new in the model, to be learned: {', '.join(opened.fresh)}")
     return model.to(pick_device(recipe.device))
+
+
+def check_window(parent: Bundle, window: int) -> None:
+    """Raise UserError if a model has fewer positions than a window has tokens."""
+    positions = config_of(parent).max_positions
+    if window > positions:
+        raise UserError(
+            f"max_length {window} is more than the {positions} positions of {parent.path}; "
+            f"use --max-length {positions} or less"
+        )
 
 
 def keep(run: Run, model: Model, task: Task, tokenizer: Tokenizer, recipe: Settings) -> Path:

@@ -146,7 +146,9 @@ def _model(recipe: PretrainRecipe, task: Task, tokenizer: Tokenizer) -> Model:
             raise UserError(f"encoder: {name} = {value!r}: the tokenizer decides it; leave it out")
         size, pad = tokenizer.vocabulary.size, tokenizer.vocabulary.pad
         config = sized(recipe.family, recipe.size, size, pad_id=pad, **recipe.encoder)
-        check_class(FAMILIES.get(recipe.family)(), frozenset(part.name for part in task.parts))
+        objectives = [name for name in tasks.TASKS.names() if tasks.TASKS.get(name).from_shards]
+        heads = frozenset(part.name for part in task.parts)
+        check_class(FAMILIES.get(recipe.family)(), heads, objectives)
         model = task.build(encoder_of(config))
         initialise(model, config.init_std, recipe.train.seed)
         model = model.to(pick_device(recipe.device))

@@ -1,7 +1,7 @@
 """Opens Hugging Face folders as models, and writes models as Hugging Face folders."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -244,13 +244,17 @@ def write_bundle(folder: str | Path, model: Model, tokenizer: Tokenizer, card: C
     return folder
 
 
-def check_class(family: Family, heads: frozenset[str]) -> None:
+def check_class(
+    family: Family, heads: frozenset[str], among: Collection[str] | None = None
+) -> None:
     """Raise UserError if no Hugging Face class of the family holds just these heads.
 
-    A family that no class holds at all has folders of our own form, with any heads.
+    A family that no class holds at all has folders of our own form, with any heads. `among` are the
+    heads that could be asked for instead; absent: all.
     """
     if family.architectures and heads not in family.architectures:
-        known = sorted("+".join(sorted(some)) for some in family.architectures if some)
+        offered = [some for some in family.architectures if some and some <= set(among or some)]
+        known = sorted("+".join(sorted(some)) for some in offered)
         raise UserError(
             f"no {family.model_type} model has heads for {'+'.join(sorted(heads))} "
             f"(choices: {', '.join(known)}); choose another task or family"

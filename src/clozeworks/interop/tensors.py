@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -39,10 +39,24 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
 
 
+def check_header(path: Path) -> None:
+    """Raise UserError if a safetensors file is cut short, without reading its tensors."""
+    if path.suffix != ".safetensors":
+        return
+    try:
+        with safe_open(path, "pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is damaged or cut short ({error}); copy it again") from error
+
+
 def write_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
     """Write tensors as safetensors; raises the OSError that the library wraps (a full disk)."""
+    path.touch()
+    mode = path.stat().st_mode  # the library would leave a file that its owner alone may read
     try:
         save_file(dict(state), path, {"format": "pt"})
+        path.chmod(mode)
     except SafetensorError as error:
         found = _SYSTEM_ERROR.search(str(error))
         if found is None:

@@ -68,6 +68,9 @@ class Fit:
         cursor = load_latest(self.run.checkpoints, optimizer)
         if cursor is not None:
             self.run.forget_after(cursor.step)
+            if cursor.step >= cursor.total:
+                say(f"{self.run.path} is finished: all {cursor.total:,} steps are done")
+                return cursor
             say(f"continuing {self.run.path} at step {cursor.step:,} of {cursor.total:,}")
             return cursor
         self.run.forget_after(0)
@@ -94,6 +97,7 @@ class Fit:
                 meter.advance(1, _summary(event, judged))
                 if event.step % every == 0 or event.step == cursor.total:
                     judged = self.judge(self.model)
+                    meter.note = _summary(event, judged)
                     track.judgement(event.step, judged)
                 due = time.monotonic() - saved > self.settings.checkpoint_minutes * 60
                 if due or stopping.is_set() or event.step == cursor.total:

@@ -26,7 +26,10 @@ class Duration(NamedTuple):
         """Read "3 epochs", "500 steps", "2e7 tokens" or "30 minutes"."""
         found = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([a-z]+)\s*", text.lower())
         if not found:
-            raise UserError(f"duration {text!r} is not an amount and a unit, such as '3 epochs'")
+            raise UserError(
+                f"duration {text!r} is not an amount and a unit, as in '3 epochs' "
+                f"(units: {', '.join(UNITS)})"
+            )
         word = found[2] if found[2].endswith("s") else found[2] + "s"
         unit = choose(word, UNITS, "unit of duration")
         try:
