@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Items
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from clozeworks.inference.engine import Engine
 from clozeworks.interop.hub import local
 from clozeworks.interop.huggingface import labels_of
 from clozeworks.model.heads import Model
-from clozeworks.tasks.base import Task
+from clozeworks.tasks.base import Part, Task
 from clozeworks.text.load import load_tokenizer
 from clozeworks.text.tokenizer import Tokenizer
 from clozeworks.train.fit import Fit, took
@@ -104,7 +105,7 @@ def finetune(recipe: FinetuneRecipe) -> Finetuned:
     fitted = Fit(model, task, stream, recipe.train, run, judge)()
     examples, parts = zip(*Engine(model, task, tokenizer).parts(dev), strict=True)
     task.calibration = task.calibrate(examples, parts)
-    _say_calibrated(task, len(dev))
+    _say_calibrated(task, examples, parts)
     keep(run, model, task, tokenizer, recipe)
     dev_numbers = dict(fitted.judged)
     say(f"trained in {took(fitted.cursor)}")
@@ -117,13 +118,20 @@ FEW = 50
 """Rows below which a threshold fitted on them says little."""
 
 
-def _say_calibrated(task: Task, rows: int) -> None:
-    """What the dev set decided about sureness, and whether it was large enough to."""
-    found = task.calibration
+def _say_calibrated(task: Task, examples: Items[Any], parts: Items[list[Part]]) -> None:
+    """What the dev set decided about sureness, what that gives there, and whether it was enough."""
+    found, rows = task.calibration, len(examples)
+    answers = [(task.join(e, p), e) for e, p in zip(examples, parts, strict=True)]
+    given = [(answer.label, e.label) for answer, e in answers if answer.label is not None]  # type: ignore[attr-defined]
+    right = sum(label == gold for label, gold in given) / max(1, len(given))
     say(
         f"calibrated on dev: temperature {found.temperature:.2f}; below a probability of "
-        f'{found.threshold:.2f} the answer is "I don\'t know"'
+        f'{found.threshold:.2f} the answer is "I don\'t know": {len(given) / rows:.1%} of dev '
+        f"answered, {right:.1%} of that right"
     )
+    target = getattr(task.config, "target", 0.0)
+    if right < target:
+        say(f"no threshold brings dev to the target of {target:.0%} right: more data, or --target")
     if rows < FEW:
         say(f"dev has only {rows} rows: take its numbers, and that threshold, as rough")
 

@@ -65,7 +65,11 @@ def doctor(recipe: DoctorRecipe) -> Findings:
         for name, path in files.items()
         if path is not None
     }
-    return examine(splits, load_tokenizer(local(recipe.model)), recipe.window)
+    folder = local(recipe.model)
+    most = None
+    if (folder / "config.json").exists():
+        most = config_of(open_bundle(folder)).max_positions
+    return examine(splits, load_tokenizer(folder), recipe.window, most)
 
 
 class InfoRecipe(Settings):

@@ -102,11 +102,15 @@ class Findings(Record):
 
 
 def examine(
-    splits: Mapping[str, Sequence[Labelled]], tokenizer: Tokenizer, window: int
+    splits: Mapping[str, Sequence[Labelled]],
+    tokenizer: Tokenizer,
+    window: int,
+    most: int | None = None,
 ) -> Findings:
     """Look through labelled splits (by name, the one trained on first) before training.
 
-    `window` is the most tokens a model reads at once, special tokens included. Texts are compared
+    `window` is the most tokens a model reads at once, special tokens included; `most` the widest
+    window that the model allows, where that is known. Texts are compared
     with white space and case folded.
     """
     found = {name: _examined(rows, tokenizer, window) for name, rows in splits.items()}
@@ -119,7 +123,11 @@ def examine(
         conflicts=len(conflicts),
         conflicting=conflicts[:SHOWN],
         warnings=[
-            *(w for name, split in found.items() for w in _split_warnings(name, split, window)),
+            *(
+                w
+                for name, split in found.items()
+                for w in _split_warnings(name, split, window, most)
+            ),
             *_class_warnings(found),
             *_joint_warnings(found, overlaps, len(conflicts)),
         ],
@@ -170,6 +178,13 @@ def _measured(rows: Sequence[Labelled], tokenizer: Tokenizer) -> tuple[Ints, flo
     return lengths, unknown / max(tokens, 1)
 
 
+def _wider(wanted: int, most: int | None) -> str:
+    """What to do about texts that are too long for the window."""
+    if most is not None and wanted > most:
+        return f"99 % need {wanted} tokens, the model has {most} positions (--max-length {most})"
+    return f"a window of {wanted} holds 99 % (--max-length)"
+
+
 def _summary(lengths: Ints, window: int) -> Lengths:
     p50, p90, p99 = np.percentile(lengths, [50, 90, 99], method="inverted_cdf")
     edges = sorted({round(window * (i + 1) / BINS) for i in range(BINS)} - {0})
@@ -214,7 +229,7 @@ def _short(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 
-def _split_warnings(name: str, split: Split, window: int) -> Iterator[str]:
+def _split_warnings(name: str, split: Split, window: int, most: int | None) -> Iterator[str]:
     if split.empty:
         yield f"{name}: {split.empty:,} rows are empty; remove them or pass --skip-empty"
     if split.duplicates:
@@ -226,7 +241,7 @@ def _split_warnings(name: str, split: Split, window: int) -> Iterator[str]:
         share = split.lengths.over / (split.rows - split.empty)
         yield (
             f"{name}: {share:.1%} of the texts are longer than the window of {window} tokens and "
-            f"lose their ends; a window of {split.lengths.p99} holds 99 % (--max-length)"
+            f"lose their ends; {_wider(split.lengths.p99, most)}"
         )
     if split.unknown_rate > 0.01:
         yield (
