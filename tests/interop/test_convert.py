@@ -2,6 +2,7 @@
 
 import json
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,30 @@ def test_what_no_such_model_has_is_listed_and_can_be_left_out(folder, tmp_path):
         open_model(open_bundle(folder), make_task("classify"))
     convert(folder, tmp_path / "out", leave_out=["bert.extra.weight"])
     assert open_model(open_bundle(tmp_path / "out"), make_task("classify")).fresh == []
+
+
+def test_what_is_missing_is_filled_only_where_that_was_allowed(folder, tmp_path):
+    state = load_file(folder / "model.safetensors")
+    ours = "encoder.layers.1.down.bias"
+    gone = {k: v for k, v in state.items() if k != "bert.encoder.layer.1.output.dense.bias"}
+    save_file(gone, folder / "model.safetensors")
+    with pytest.raises(UserError, match=rf"the weights lack {ours}"):
+        convert(folder, tmp_path / "out")
+    convert(folder, tmp_path / "out", leave_out=[ours])
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    assert written.keys() == state.keys()
+    assert not written["bert.encoder.layer.1.output.dense.bias"].any()
+    save_file({k: v for k, v in state.items() if "pooler" not in k}, folder / "model.safetensors")
+    with pytest.raises(UserError, match="the weights lack pooler"):
+        convert(folder, tmp_path / "other")
+
+
+def test_a_folder_that_says_something_else_is_not_kept(folder, tmp_path, monkeypatch):
+    module = sys.modules["clozeworks.api.convert"]  # the verb has its name
+    monkeypatch.setattr(module, "_difference", lambda model, written: 1e-3)
+    with pytest.raises(UserError, match="says something else than the checkpoint"):
+        convert(folder, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
 
 
 # === Parts ===

@@ -181,7 +181,7 @@ def _fill(model: Model, ours: State) -> list[str]:
         for name, parameter in model.named_parameters():
             tensor = ours.get(name)
             if tensor is None or tensor.shape != parameter.shape:
-                fresh.add(".".join(name.split(".")[: 2 if name.startswith("heads.") else 1]))
+                fresh.add(module_of(name))
                 continue
             if not torch.isfinite(tensor).all():
                 raise UserError(
@@ -190,6 +190,11 @@ def _fill(model: Model, ours: State) -> list[str]:
                 )
             parameter.copy_(tensor)
     return sorted(fresh)
+
+
+def module_of(name: str) -> str:
+    """The part of a model one of our tensor names is of: `encoder`, `pooler`, `heads.classify`."""
+    return ".".join(name.split(".")[: 2 if name.startswith("heads.") else 1])
 
 
 @contextmanager
