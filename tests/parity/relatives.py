@@ -11,7 +11,7 @@ from clozeworks.core.records import Sequence
 from clozeworks.data.batches import Batch, Group, pack
 from clozeworks.interop.huggingface import open_with
 from clozeworks.model.families import FAMILIES
-from clozeworks.model.heads import ClassHead, Model, Pooler, ReplacedHead, TokenHead
+from clozeworks.model.heads import Model, Pooler, head_of, needs_pooler
 from clozeworks.model.names import to_theirs
 from tiny import gap
 
@@ -60,8 +60,6 @@ THEIRS = {
     },
 }
 """What each family's config says besides SHAPE."""
-POOLED = ("bert", "roberta", "xlm_roberta", "albert")
-"""Families whose bare class holds a pooler."""
 DROPPED = {"attention_dropout": 0.0, "seq_classif_dropout": 0.0, "qa_dropout": 0.0}
 MORE_DROPPED = {"classifier_dropout_prob": 0.0}
 LIMIT = 1e-5
@@ -94,17 +92,9 @@ def build(heads):
     """A function that stands the heads on an encoder."""
 
     def built(encoder):
-        made = {
-            "mlm": lambda: TokenHead(encoder.config),
-            "rtd": lambda: ReplacedHead(encoder.config),
-            "classify": lambda: ClassHead(encoder, CLASSES),
-            "tag": lambda: ClassHead(encoder, CLASSES),
-            "choice": lambda: ClassHead(encoder, 1),
-        }
-        modules = {head: made.get(head, lambda: ClassHead(encoder, 2))() for head in heads}
-        pooled = {"nsp", "sop", "classify", "choice"} & heads
-        pooled = pooled or (not heads and encoder.config.family in POOLED)
-        pooled = pooled or (encoder.config.pooled_tokens and heads & {"tag", "qa"})
+        bare = not heads and "pooler.dense" in FAMILIES.get(encoder.config.family).modules
+        pooled = bare or needs_pooler(encoder.config, heads)
+        modules = {name: head_of(name, encoder, CLASSES) for name in heads}
         return Model(encoder, Pooler(encoder.config) if pooled else None, modules)
 
     return built
@@ -182,19 +172,9 @@ def their_answers(theirs, padded, heads):
 def our_answers(ours: Model, batch: Batch):
     """The same of our model."""
     x = ours.encoder.encode(ours.encoder.embed(batch), batch).x
-    answers = {} if ours.heads else {"x": x}
+    answers = ours.answers(x, batch) if ours.heads else {"x": x}
     if not ours.heads and ours.pooler is not None:
         answers["pooled"] = ours.pooled(x[ours.pooled_rows(batch)], batch)
-    for name, head in ours.heads.items():
-        if name == "mlm":
-            weight = ours.encoder.embeddings.tokens.weight
-            answers[name] = head(x) @ weight.t() + head.bias
-        elif name == "rtd":
-            answers[name] = head(x)
-        elif name in ("tag", "qa"):
-            answers[name] = head(ours.token_vectors(x))
-        else:
-            answers[name] = head(ours.pooled(x[ours.pooled_rows(batch)], batch))
     return answers
 
 

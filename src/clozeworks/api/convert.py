@@ -42,8 +42,6 @@ SAMPLE = (
 """Text on which the written model must say what the model read said."""
 MOST = 1e-5
 """Largest difference that is still rounding; where nothing is wrong it is 0."""
-CONFIGS = ("bert_config.json", "albert_config.json", "electra_config.json", "config.json")
-"""What the config of a TensorFlow checkpoint is called."""
 
 
 class ConvertRecipe(Settings):
@@ -150,13 +148,13 @@ def _epsilon(recipe: ConvertRecipe) -> dict[str, Any]:
 
 def _of_tensorflow(prefix: Path, recipe: ConvertRecipe) -> tuple[Model, Tokenizer, Card]:
     tensors = tensorflow.read_checkpoint(prefix)
-    values = {**read_json(_config_beside(prefix)), **_epsilon(recipe)}
-    name = _family_of(tensors, values)
+    values = {**read_json(tensorflow.config_beside(prefix)), **_epsilon(recipe)}
+    name = tensorflow.family_in(tensors, values)
     family = FAMILIES.get(name)()
     if name == "albert" and values.get("hidden_act") == "gelu":
         say("hidden_act: Google's ALBERT calls the tanh approximation of GELU 'gelu'")
         values["hidden_act"] = "gelu_new"
-    theirs = tensorflow.to_huggingface(_chosen(tensors, recipe.generator), family)
+    theirs = tensorflow.to_huggingface(tensorflow.one_of_two(tensors, recipe.generator), family)
     config = family.config(values)
     heads = _heads_in(theirs, family, config)
     without = frozenset(recipe.leave_out)
@@ -180,34 +178,6 @@ def _card(tokenizer: Tokenizer, files: Iterable[Path]) -> Card:
     return Card(fold=tokenizer.fold, tokenizer=tokenizer.hash, provenance=provenance)
 
 
-def _config_beside(prefix: Path) -> Path:
-    """The config in a checkpoint's folder; raises UserError if there is none."""
-    found = [prefix.parent / name for name in CONFIGS if (prefix.parent / name).exists()]
-    found += sorted(prefix.parent.glob("*config*.json"))
-    if not found:
-        raise UserError(f"{prefix.parent} holds no config ({', '.join(CONFIGS)}); copy it there")
-    return found[0]
-
-
-def _family_of(tensors: State, values: dict[str, Any]) -> str:
-    """The family a TensorFlow checkpoint's names are of."""
-    if any(name.startswith(("electra/", "generator/")) for name in tensors):
-        return "electra"
-    shared = any("/group_0/" in name for name in tensors) or "num_hidden_groups" in values
-    return "albert" if shared else "bert"
-
-
-def _chosen(tensors: State, generator: bool) -> State:
-    """Of an ELECTRA checkpoint, one of its two models; of any other, all."""
-    if not any(name.startswith("discriminator_predictions/") for name in tensors):
-        return tensors
-    if not generator:
-        return {n: t for n, t in tensors.items() if not n.startswith("generator")}
-    other = ("discriminator_predictions/", "electra/encoder/", "electra/embeddings_project/")
-    kept = {n: t for n, t in tensors.items() if not n.startswith(other)}
-    return {n.replace("generator/", "electra/", 1): t for n, t in kept.items()}
-
-
 def _heads_in(theirs: State, family: Family, config: EncoderConfig) -> frozenset[str]:
     """The largest class of the family all of whose heads' tensors are there."""
     layers = family.layers(config)
@@ -223,17 +193,12 @@ def _heads_in(theirs: State, family: Family, config: EncoderConfig) -> frozenset
 
 
 def _with_heads(encoder: AnyEncoder, heads: Iterable[str], labels: list[str]) -> Model:
-    """An encoder with fresh heads of these names, and a pooler where its bare class holds one."""
-    names = list(heads)
-    pooled = needs_pooler(encoder.config, names)
-    pooled = pooled or (not names and encoder.config.family in WITH_POOLER)
-    pooler = Pooler(encoder.config) if pooled else None
-    modules = {name: head_of(name, encoder, max(1, len(labels) or 2)) for name in names}
+    """An encoder with fresh heads of these names, and a pooler where its class holds one."""
+    names, config = list(heads), encoder.config
+    bare = not names and "pooler.dense" in FAMILIES.get(config.family)().modules
+    pooler = Pooler(config) if bare or needs_pooler(config, names) else None
+    modules = {name: head_of(name, encoder, len(labels) or 2) for name in names}
     return Model(encoder, pooler, modules)
-
-
-WITH_POOLER = ("bert", "roberta", "xlm_roberta", "albert")
-"""Families whose bare Hugging Face class holds a pooler."""
 
 
 def _answers(model: Model, tokenizer: Tokenizer) -> list[torch.Tensor]:
@@ -243,15 +208,7 @@ def _answers(model: Model, tokenizer: Tokenizer) -> list[torch.Tensor]:
     batch = pack([Group(i, [sequence]) for i, sequence in enumerate(sequences)])
     with torch.inference_mode():
         x = model.encoder.encode(model.encoder.embed(batch), batch).x
-        answers = [x]
-        for name, head in model.heads.items():
-            if name in ("mlm", "rtd"):
-                answers.append(head(x))
-            elif name in ("tag", "qa"):
-                answers.append(head(model.token_vectors(x)))
-            else:
-                answers.append(head(model.pooled(x[model.pooled_rows(batch)], batch)))
-    return answers
+        return [x, *model.answers(x, batch).values()]
 
 
 def _gap(one: list[torch.Tensor], other: list[torch.Tensor]) -> float:

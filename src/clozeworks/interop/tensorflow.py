@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +24,8 @@ DTYPES = {1: torch.float32, 2: torch.float64, 14: torch.bfloat16, 19: torch.floa
 SIZES = {1: 4, 2: 8, 3: 4, 4: 1, 5: 2, 6: 1, 9: 8, 10: 1, 14: 2, 17: 2, 19: 2, 22: 4, 23: 8}
 """Bytes a number of each format takes; formats without a fixed size are not here."""
 MOST_DIMENSIONS = 8
+CONFIGS = ("bert_config.json", "albert_config.json", "electra_config.json", "config.json")
+"""What the config of a TensorFlow checkpoint is called."""
 _SKIPPED = re.compile(
     r"(/adam_[mv]|/Adam(_1)?|/AdamWeightDecay\w*|/lamb_[mv]|/.*Momentum)$"
     r"|^(global_step|beta[12]_power|Adam/.*|_CHECKPOINTABLE_OBJECT_GRAPH|save_counter/.*)$"
@@ -204,3 +206,31 @@ def find_checkpoint(folder: Path) -> Path | None:
         names = ", ".join(path.stem for path in found)
         raise UserError(f"{folder} holds several checkpoints; name one, without .index: {names}")
     return found[0].with_suffix("") if found else None
+
+
+def config_beside(prefix: Path) -> Path:
+    """The config in a checkpoint's folder; raises UserError if there is none."""
+    found = [prefix.parent / name for name in CONFIGS if (prefix.parent / name).exists()]
+    found += sorted(prefix.parent.glob("*config*.json"))
+    if not found:
+        raise UserError(f"{prefix.parent} holds no config ({', '.join(CONFIGS)}); copy it there")
+    return found[0]
+
+
+def family_in(tensors: State, values: dict[str, Any]) -> str:
+    """The family a TensorFlow checkpoint's names are of."""
+    if any(name.startswith(("electra/", "generator/")) for name in tensors):
+        return "electra"
+    shared = any("/group_0/" in name for name in tensors) or "num_hidden_groups" in values
+    return "albert" if shared else "bert"
+
+
+def one_of_two(tensors: State, generator: bool) -> State:
+    """Of an ELECTRA checkpoint, one of its two models; of any other, all."""
+    if not any(name.startswith("discriminator_predictions/") for name in tensors):
+        return tensors
+    if not generator:
+        return {n: t for n, t in tensors.items() if not n.startswith("generator")}
+    other = ("discriminator_predictions/", "electra/encoder/", "electra/embeddings_project/")
+    kept = {n: t for n, t in tensors.items() if not n.startswith(other)}
+    return {n.replace("generator/", "electra/", 1): t for n, t in kept.items()}

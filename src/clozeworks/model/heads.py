@@ -146,6 +146,24 @@ class Model(nn.Module):
         out: Tensor = self.pooler(x)
         return out
 
+    def answers(self, x: Tensor, batch: Packed) -> dict[str, Tensor]:
+        """What every head says, by its name, of the encoder's `x` [T, H]: logits.
+
+        mlm [T, V], rtd [T], tag and qa [T, K]; other heads [N, K].
+        """
+        found = {}
+        for name, head in self.heads.items():
+            if name == "mlm":
+                weight = self.encoder.embeddings.tokens.weight
+                found[name] = head(x) @ weight.t() + head.bias
+            elif name == "rtd":
+                found[name] = head(x)
+            elif name in ("tag", "qa"):
+                found[name] = head(self.token_vectors(x))
+            else:
+                found[name] = head(self.pooled(x[self.pooled_rows(batch)], batch))
+        return found
+
     def token_vectors(self, x: Tensor) -> Tensor:
         """Rows of tokens as heads that judge single tokens take them, [M, H]."""
         if not self.config.pooled_tokens:

@@ -1,6 +1,6 @@
 """Families of models: each file maps one family's config and weight names to the one encoder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from clozeworks.core.config import validated
@@ -27,6 +27,8 @@ class Family(Protocol):
     """The kind of tokenizer its published models have."""
     architectures: Mapping[Heads, str]
     """Heads → the name of the Hugging Face class that holds just those; empty where none does."""
+    modules: Collection[str]
+    """Our names of its modules below the heads; the pooler's too, if its bare class has one."""
     ignored: tuple[str, ...]
     """Ends of tensor names that carry nothing: buffers and copies of tied weights."""
     tensorflow: Sequence[tuple[str, str]]

@@ -4,18 +4,18 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from clozeworks.model.config import EncoderConfig
-from clozeworks.model.families import Heads, Size
+from clozeworks.model.families import Size
 from clozeworks.model.families.base import (
     BASE,
     FIELDS,
     LARGE,
     MINI,
     Names,
+    Public,
     bert_embeddings,
     classes,
 )
 from clozeworks.model.keys import activation_of, read_config, their_activation, written_config
-from clozeworks.model.names import Table, rows
 
 _FIELDS = {
     **FIELDS,
@@ -45,7 +45,11 @@ _MODULES: Names = {
 }
 _GROUP = r"albert/encoder/albert_layer_groups.\1.albert_layers.\2"
 _HEADS: dict[str, Names] = {
-    "mlm": {"heads.mlm.dense": "predictions.dense", "heads.mlm.norm": "predictions.LayerNorm"},
+    "mlm": {
+        "heads.mlm.dense": "predictions.dense",
+        "heads.mlm.norm": "predictions.LayerNorm",
+        "heads.mlm.bias": "predictions.bias",
+    },
     "sop": {"heads.sop.dense": "sop_classifier.classifier"},
     "classify": {"heads.classify.dense": "classifier"},
     "tag": {"heads.tag.dense": "classifier"},
@@ -54,7 +58,7 @@ _HEADS: dict[str, Names] = {
 }
 
 
-class Albert:
+class Albert(Public):
     """ALBERT: small embeddings, one layer run many times, tanh-GELU."""
 
     model_type = "albert"
@@ -84,13 +88,9 @@ class Albert:
         (r"^output_(weights|bias)$", r"classifier/output_\1"),
     )
     ignored = ("position_ids", "predictions.decoder.weight", "predictions.decoder.bias")
-
-    def names(self, heads: Heads) -> Table:
-        modules = dict(_MODULES)
-        for head in heads:
-            modules |= _HEADS.get(head, {})
-        bias: Names = {"heads.mlm.bias": "predictions.bias"} if "mlm" in heads else {}
-        return rows(modules, {**bert_embeddings(self.prefix), **bias})
+    modules = _MODULES
+    tensors = bert_embeddings("albert.")
+    by_head = _HEADS
 
     def layers(self, config: EncoderConfig) -> list[str]:
         """A layer is named by its group and its place in it."""

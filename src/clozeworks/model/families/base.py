@@ -1,6 +1,6 @@
 """What families have in common: BERT's names of things, and the form that is ours alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clozeworks.core.config import validated
@@ -72,6 +72,30 @@ def classes(stem: str, **more: str) -> dict[Heads, str]:
         **more,
     }
     return {frozenset(filter(None, heads.split("_"))): stem + end for heads, end in named.items()}
+
+
+class Public:
+    """A family with classes in transformers: what its classes hold, as tables of names."""
+
+    modules: Mapping[str, str | tuple[str, ...]]
+    """Modules of embeddings, layers and, where the bare class has one, pooler."""
+    tensors: Mapping[str, str | tuple[str, ...]]
+    """Single tensors: the embeddings."""
+    by_head: Mapping[str, Names]
+    """What each head adds: its modules, and tensors such as `heads.mlm.bias`."""
+    tensorflow: Sequence[tuple[str, str]] = ()
+
+    def names(self, heads: Heads) -> Table:
+        """The names in the class with these heads; a head may name the pooler anew."""
+        modules, tensors = dict(self.modules), dict(self.tensors)
+        for head in heads:
+            for ours, theirs in self.by_head.get(head, {}).items():
+                (tensors if ours.endswith(".bias") else modules)[ours] = theirs
+        return rows(modules, tensors)
+
+    def layers(self, config: EncoderConfig) -> list[str]:
+        """Layers called by their number."""
+        return numbered(config)
 
 
 class Own:

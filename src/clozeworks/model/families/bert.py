@@ -4,25 +4,25 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from clozeworks.model.config import EncoderConfig
-from clozeworks.model.families import Heads, Size
+from clozeworks.model.families import Size
 from clozeworks.model.families.base import (
     BASE,
     FIELDS,
     LARGE,
     MINI,
     Names,
+    Public,
     bert_embeddings,
     bert_modules,
     classes,
-    numbered,
 )
 from clozeworks.model.keys import activation_of, read_config, their_activation, written_config
-from clozeworks.model.names import Table, rows
 
 _HEADS: dict[str, Names] = {
     "mlm": {
         "heads.mlm.dense": "cls.predictions.transform.dense",
         "heads.mlm.norm": "cls.predictions.transform.LayerNorm",
+        "heads.mlm.bias": "cls.predictions.bias",
     },
     "nsp": {"heads.nsp.dense": "cls.seq_relationship"},
     "classify": {"heads.classify.dense": "classifier"},
@@ -32,7 +32,7 @@ _HEADS: dict[str, Names] = {
 }
 
 
-class Bert:
+class Bert(Public):
     """BERT: post-norm, learned positions, two segments."""
 
     model_type = "bert"
@@ -49,17 +49,9 @@ class Bert:
     architectures = classes("Bert", nsp="ForNextSentencePrediction", mlm_nsp="ForPreTraining")
     tensorflow = ((r"^output_(weights|bias)$", r"classifier/output_\1"),)
     ignored = ("position_ids", "cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
-
-    def names(self, heads: Heads) -> Table:
-        """BERT's names; `classifier` is what the class says it is."""
-        modules = {**bert_modules(self.prefix), "pooler.dense": "bert.pooler.dense"}
-        for head in heads:
-            modules |= _HEADS.get(head, {})
-        bias: Names = {"heads.mlm.bias": "cls.predictions.bias"} if "mlm" in heads else {}
-        return rows(modules, {**bert_embeddings(self.prefix), **bias})
-
-    def layers(self, config: EncoderConfig) -> list[str]:
-        return numbered(config)
+    modules = {**bert_modules("bert."), "pooler.dense": "bert.pooler.dense"}
+    tensors = bert_embeddings("bert.")
+    by_head = _HEADS
 
     def config(self, values: Mapping[str, Any]) -> EncoderConfig:
         activation = activation_of(values, "hidden_act")

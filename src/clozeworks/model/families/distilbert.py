@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from clozeworks.model.config import EncoderConfig
-from clozeworks.model.families import Heads, Size
-from clozeworks.model.families.base import BASE, MINI, Names, classes, numbered
+from clozeworks.model.families import Size
+from clozeworks.model.families.base import BASE, MINI, Names, Public, classes
 from clozeworks.model.keys import activation_of, read_config, their_activation, written_config
-from clozeworks.model.names import Table, rows
 
 _OWN: Size = {"num_segments": 0, "pooler_activation": "relu"}
 _FIELDS = {
@@ -39,7 +38,11 @@ _TENSORS: Names = {
 }
 _POOLER: Names = {"pooler.dense": "pre_classifier"}
 _HEADS: dict[str, Names] = {
-    "mlm": {"heads.mlm.dense": "vocab_transform", "heads.mlm.norm": "vocab_layer_norm"},
+    "mlm": {
+        "heads.mlm.dense": "vocab_transform",
+        "heads.mlm.norm": "vocab_layer_norm",
+        "heads.mlm.bias": "vocab_projector.bias",
+    },
     "classify": {**_POOLER, "heads.classify.dense": "classifier"},
     "tag": {"heads.tag.dense": "classifier"},
     "qa": {"heads.qa.dense": "qa_outputs"},
@@ -47,7 +50,7 @@ _HEADS: dict[str, Names] = {
 }
 
 
-class Distilbert:
+class Distilbert(Public):
     """DistilBERT: as BERT, without segments; its pooler ends in ReLU."""
 
     model_type = "distilbert"
@@ -58,18 +61,10 @@ class Distilbert:
         "base": {**BASE, **_OWN, "num_layers": 6},
     }
     architectures = classes("DistilBert")
-    tensorflow: tuple[tuple[str, str], ...] = ()
     ignored = ("position_ids", "vocab_projector.weight")
-
-    def names(self, heads: Heads) -> Table:
-        modules = dict(_MODULES)
-        for head in heads:
-            modules |= _HEADS.get(head, {})
-        bias: Names = {"heads.mlm.bias": "vocab_projector.bias"} if "mlm" in heads else {}
-        return rows(modules, {**_TENSORS, **bias})
-
-    def layers(self, config: EncoderConfig) -> list[str]:
-        return numbered(config)
+    modules = _MODULES
+    tensors = _TENSORS
+    by_head = _HEADS
 
     def config(self, values: Mapping[str, Any]) -> EncoderConfig:
         """Read config.json; waves, where it asks for them, are stored as learned positions."""

@@ -5,26 +5,26 @@ from typing import Any, ClassVar
 
 from clozeworks.core.errors import UserError
 from clozeworks.model.config import EncoderConfig
-from clozeworks.model.families import Heads, Size
+from clozeworks.model.families import Size
 from clozeworks.model.families.base import (
     BASE,
     FIELDS,
     LARGE,
     MINI,
     Names,
+    Public,
     bert_embeddings,
     bert_modules,
     classes,
-    numbered,
 )
 from clozeworks.model.keys import activation_of, read_config, their_activation, written_config
-from clozeworks.model.names import Table, rows
 
 _OWN: Size = {"head_activation": "gelu", "pooler_activation": "gelu"}
 _HEADS: dict[str, Names] = {
     "mlm": {
         "heads.mlm.dense": "generator_predictions.dense",
         "heads.mlm.norm": "generator_predictions.LayerNorm",
+        "heads.mlm.bias": "generator_lm_head.bias",
     },
     "rtd": {
         "heads.rtd.dense": "discriminator_predictions.dense",
@@ -40,7 +40,7 @@ _HEADS: dict[str, Names] = {
 }
 
 
-class Electra:
+class Electra(Public):
     """ELECTRA: as BERT, embeddings of another width projected; its pooler ends in GELU."""
 
     model_type = "electra"
@@ -57,18 +57,12 @@ class Electra:
         (r"^discriminator_predictions/dense_1/", "discriminator_predictions/dense_prediction/"),
     )
     ignored = ("position_ids", "generator_lm_head.weight")
-
-    def names(self, heads: Heads) -> Table:
-        """BERT's names of the layers; the pooler is named by the class."""
-        modules = bert_modules(self.prefix)
-        modules["encoder.embeddings.project"] = "electra.embeddings_project"
-        for head in heads:
-            modules |= _HEADS.get(head, {})
-        bias: Names = {"heads.mlm.bias": "generator_lm_head.bias"} if "mlm" in heads else {}
-        return rows(modules, {**bert_embeddings(self.prefix), **bias})
-
-    def layers(self, config: EncoderConfig) -> list[str]:
-        return numbered(config)
+    modules = {
+        **bert_modules("electra."),
+        "encoder.embeddings.project": "electra.embeddings_project",
+    }
+    tensors = bert_embeddings("electra.")
+    by_head = _HEADS
 
     def config(self, values: Mapping[str, Any]) -> EncoderConfig:
         for key, wanted in (("summary_type", "first"), ("summary_activation", "gelu")):

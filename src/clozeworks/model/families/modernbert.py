@@ -5,10 +5,9 @@ from typing import Any, ClassVar
 
 from clozeworks.core.errors import UserError, choose
 from clozeworks.model.config import EncoderConfig
-from clozeworks.model.families import Heads, Size
-from clozeworks.model.families.base import MINI, Names, classes, numbered
+from clozeworks.model.families import Size
+from clozeworks.model.families.base import MINI, Names, Public, classes
 from clozeworks.model.keys import activation_of, read_config, their_activation, written_config
-from clozeworks.model.names import Table, rows
 
 _FIELDS = {
     "vocab_size": "vocab_size",
@@ -60,6 +59,18 @@ _MODULES: Names = {
     "encoder.layers.{}.down": _LAYER + "mlp.Wo",
     "encoder.final_norm": "model.final_norm",
 }
+_POOLER: Names = {"pooler.dense": "head.dense", "pooler.norm": "head.norm"}
+_HEADS: dict[str, Names] = {
+    "mlm": {
+        "heads.mlm.dense": "head.dense",
+        "heads.mlm.norm": "head.norm",
+        "heads.mlm.bias": "decoder.bias",
+    },
+    "classify": {**_POOLER, "heads.classify.dense": "classifier"},
+    "tag": {**_POOLER, "heads.tag.dense": "classifier"},
+    "qa": {**_POOLER, "heads.qa.dense": "classifier"},
+    "choice": {**_POOLER, "heads.choice.dense": "classifier"},
+}
 _TOKENS: Names = {"encoder.embeddings.tokens.weight": "model.embeddings.tok_embeddings.weight"}
 
 
@@ -73,7 +84,7 @@ def _size(num_layers: int, **values: int) -> Size:
     return {**_FIXED, **_DEFAULTS, "num_layers": num_layers, "local_layers": local, **values}
 
 
-class Modernbert:
+class Modernbert(Public):
     """ModernBERT: RoPE, two layers in three local, GeGLU, no biases, 8,192 tokens."""
 
     model_type = "modernbert"
@@ -85,19 +96,10 @@ class Modernbert:
         "large": _size(28, hidden_size=1024, num_heads=16, inner_size=2624),
     }
     architectures = classes("ModernBert")
-    tensorflow: tuple[tuple[str, str], ...] = ()
     ignored = ("decoder.weight",)
-
-    def names(self, heads: Heads) -> Table:
-        """Their `head` is the pooler, or the masked-token head where there is that."""
-        which = "heads.mlm" if "mlm" in heads else "pooler"
-        modules = {**_MODULES, f"{which}.dense": "head.dense", f"{which}.norm": "head.norm"}
-        bias: Names = {"heads.mlm.bias": "decoder.bias"} if "mlm" in heads else {}
-        modules |= {f"heads.{head}.dense": "classifier" for head in heads - {"mlm"}}
-        return rows(modules, {**_TOKENS, **bias})
-
-    def layers(self, config: EncoderConfig) -> list[str]:
-        return numbered(config)
+    modules = _MODULES
+    tensors = _TOKENS
+    by_head = _HEADS
 
     def config(self, values: Mapping[str, Any]) -> EncoderConfig:
         if not values.get("decoder_bias", True):

@@ -5,20 +5,19 @@ from typing import Any, ClassVar
 
 from clozeworks.core.errors import UserError
 from clozeworks.model.config import EncoderConfig
-from clozeworks.model.families import Heads, Size
+from clozeworks.model.families import Size
 from clozeworks.model.families.base import (
     BASE,
     FIELDS,
     LARGE,
     MINI,
     Names,
+    Public,
     bert_embeddings,
     bert_modules,
     classes,
-    numbered,
 )
 from clozeworks.model.keys import activation_of, read_config, their_activation, written_config
-from clozeworks.model.names import Table, rows
 
 _OWN: Size = {
     "after_pad": True,
@@ -28,7 +27,11 @@ _OWN: Size = {
     "head_activation": "gelu",
 }
 _HEADS: dict[str, Names] = {
-    "mlm": {"heads.mlm.dense": "lm_head.dense", "heads.mlm.norm": "lm_head.layer_norm"},
+    "mlm": {
+        "heads.mlm.dense": "lm_head.dense",
+        "heads.mlm.norm": "lm_head.layer_norm",
+        "heads.mlm.bias": "lm_head.bias",
+    },
     "classify": {
         "pooler.dense": "classifier.dense",
         "heads.classify.dense": "classifier.out_proj",
@@ -39,7 +42,7 @@ _HEADS: dict[str, Names] = {
 }
 
 
-class Roberta:
+class Roberta(Public):
     """RoBERTa: as BERT, one segment, byte-level BPE."""
 
     model_type = "roberta"
@@ -51,19 +54,10 @@ class Roberta:
         "large": {**LARGE, **_OWN},
     }
     architectures = classes("Roberta")
-    tensorflow: tuple[tuple[str, str], ...] = ()
     ignored = ("position_ids", "lm_head.decoder.weight", "lm_head.decoder.bias")
-
-    def names(self, heads: Heads) -> Table:
-        """BERT's names of the layers; the classifier brings its own pooler."""
-        modules = {**bert_modules(self.prefix), "pooler.dense": "roberta.pooler.dense"}
-        for head in heads:
-            modules |= _HEADS.get(head, {})
-        bias: Names = {"heads.mlm.bias": "lm_head.bias"} if "mlm" in heads else {}
-        return rows(modules, {**bert_embeddings(self.prefix), **bias})
-
-    def layers(self, config: EncoderConfig) -> list[str]:
-        return numbered(config)
+    modules = {**bert_modules("roberta."), "pooler.dense": "roberta.pooler.dense"}
+    tensors = bert_embeddings("roberta.")
+    by_head = _HEADS
 
     def config(self, values: Mapping[str, Any]) -> EncoderConfig:
         pad = values.get("pad_token_id")
