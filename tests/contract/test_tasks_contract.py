@@ -11,7 +11,7 @@ from clozeworks.inference.engine import Engine
 from clozeworks.interop.huggingface import write_bundle
 from clozeworks.tasks import TASKS
 from clozeworks.train.loop import TrainSettings, take_step
-from clozeworks.train.optim import AdamW
+from clozeworks.train.optim import Optimizer
 from tiny import (
     DRAW,
     LABELS,
@@ -72,7 +72,7 @@ def test_its_loss_is_finite_counted_and_falls(name):
     assert list(losses) == list(counts)
     assert all(torch.isfinite(loss) and loss.dim() == 0 for loss in losses.values())
     assert all(count > 0 for count in counts.values())
-    optimizer = AdamW(model, torch.float32)
+    optimizer = Optimizer(model, torch.float32)
     settings = TrainSettings(precision="fp32")
     first, _ = take_step(model, task, [batch], settings, optimizer, 1e-3)
     assert first == pytest.approx(

@@ -15,7 +15,7 @@ from clozeworks.train.loop import (
     take_step,
     train,
 )
-from clozeworks.train.optim import AdamW
+from clozeworks.train.optim import Optimizer
 from clozeworks.train.state import Cursor
 from tiny import LABELS, TOKENIZER, gap, make_examples, make_groups, make_model, make_task
 
@@ -35,7 +35,7 @@ def stream_for(name, settings=SETTINGS):
 def run(name, total, settings=SETTINGS, dtype=torch.float32):
     task = make_task(name)
     model = make_model(task)
-    optimizer = AdamW(model, dtype)
+    optimizer = Optimizer(model, dtype)
     cursor = Cursor(total=total)
     events = list(train(model, task, stream_for(name, settings), settings, (optimizer, cursor)))
     return model, events, cursor
@@ -51,7 +51,7 @@ def test_a_step_cut_into_parts_is_the_whole_step(name):
         stream = stream_for(name, settings)
         batches = prepare(task, stream, settings, Cursor(total=1), stream.steps(0)[0])
         assert len(batches) == 1 if micro_tokens > 1000 else len(batches) > 2
-        optimizer = AdamW(model, torch.float32, clip=0)
+        optimizer = Optimizer(model, torch.float32, clip=0)
         found = {}
         before = [m.clone() for m in optimizer.masters]
         found, _ = take_step(model, task, batches, settings, optimizer, rate=1e-3)
@@ -90,7 +90,7 @@ def test_a_run_is_a_function_of_its_seed():
         task = make_task("mlm+nsp")
         model = make_model(task)
         model.set_dropout(0.1)
-        state = (AdamW(model, torch.float32), Cursor(total=6))
+        state = (Optimizer(model, torch.float32), Cursor(total=6))
         list(train(model, task, stream_for("mlm+nsp", settings), settings, state))
         return torch.cat([p.detach().flatten() for p in model.parameters()])
 
@@ -105,7 +105,7 @@ def test_measuring_the_speed_leaves_no_trace(monkeypatch):
     monkeypatch.setattr(loop.time, "perf_counter", lambda: float(next(clock)))
     task = make_task("mlm+nsp")
     model, stream = make_model(task), stream_for("mlm+nsp")
-    optimizer = AdamW(model, torch.float32)
+    optimizer = Optimizer(model, torch.float32)
     before = {name: tensor.clone() for name, tensor in optimizer.state().items()}
     assert seconds_per_step(model, task, stream, SETTINGS, optimizer) == pytest.approx(0.5)
     for name, tensor in optimizer.state().items():
@@ -135,7 +135,7 @@ def test_texts_are_learned_through_the_whole_path():
     ]
     model = make_model(task)
     stream = ExampleStream(groups, 10, "examples", seed=0)
-    state = (AdamW(model, torch.float32), Cursor(total=60))
+    state = (Optimizer(model, torch.float32), Cursor(total=60))
     settings = SETTINGS.model_copy(update={"lr": 3e-3})
     events = list(train(model, task, stream, settings, state))
     assert events[-1].losses["classify"] < 0.5 * np.log(len(LABELS))

@@ -1,4 +1,4 @@
-"""Laws of the optimizer: it is AdamW, on fp32 masters, whatever the model computes in."""
+"""Laws of the optimizer: AdamW or Muon, on fp32 masters, whatever the model computes in."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import nn
 
 from clozeworks.core.errors import UserError
 from clozeworks.train import optim
-from clozeworks.train.optim import AdamW
+from clozeworks.train.optim import Optimizer
 from tiny import CONFIG, DRAW, gap, make_groups, make_model, make_task
 
 
@@ -34,7 +34,7 @@ def loss_of(model, step):
 def test_many_steps_are_those_of_torch():
     assert optim.CHUNK < 3000 * 96
     ours, theirs = wide_model(), wide_model()
-    optimizer = AdamW(ours, torch.float32, decay=0.1, betas=(0.9, 0.98), clip=1.0)
+    optimizer = Optimizer(ours, torch.float32, decay=0.1, betas=(0.9, 0.98), clip=1.0)
     other = reference(theirs)
     clipped = 0
     for step in range(60):
@@ -56,7 +56,7 @@ def test_many_steps_are_those_of_torch():
 
 def test_biases_and_norms_are_not_decayed():
     model = make_model(make_task("mlm+nsp"))
-    optimizer = AdamW(model, torch.float32, decay=0.5)
+    optimizer = Optimizer(model, torch.float32, decay=0.5)
     for name, decay in zip(optimizer.names, optimizer.decays, strict=True):
         assert decay == (0.0 if name.endswith("bias") or "norm" in name else 0.5), name
     before = [p.detach().clone() for p in model.parameters()]
@@ -72,7 +72,7 @@ def test_a_norm_under_the_limit_is_not_clipped_and_zero_never_clips():
     moved = {}
     for clip in (0.0, 1e9, 1e-3):
         model = wide_model()
-        optimizer = AdamW(model, torch.float32, clip=clip, eps=1.0)
+        optimizer = Optimizer(model, torch.float32, clip=clip, eps=1.0)
         loss_of(model, 0).backward()
         optimizer.step(1e-2)
         moved[clip] = model[3].bias.detach().clone()
@@ -82,7 +82,7 @@ def test_a_norm_under_the_limit_is_not_clipped_and_zero_never_clips():
 
 def test_sums_over_parts_are_the_gradient_of_the_whole():
     whole, parts = wide_model(), wide_model()
-    one, other = AdamW(whole, torch.float32), AdamW(parts, torch.float32)
+    one, other = Optimizer(whole, torch.float32), Optimizer(parts, torch.float32)
     for step in range(3):
         (loss_of(whole, step) + loss_of(whole, step + 50)).backward()
         for number in (step, step + 50):
@@ -96,7 +96,7 @@ def test_sums_over_parts_are_the_gradient_of_the_whole():
 def test_a_bf16_model_follows_fp32_masters():
     model = make_model(make_task("classify"))
     exact = [p.detach().clone() for p in model.parameters()]
-    optimizer = AdamW(model, torch.bfloat16)
+    optimizer = Optimizer(model, torch.bfloat16)
     assert all(p.dtype == torch.bfloat16 for p in model.parameters())
     assert all(torch.equal(m, e) for m, e in zip(optimizer.masters, exact, strict=True))
     task = make_task("classify")
@@ -114,7 +114,7 @@ def test_a_bf16_model_follows_fp32_masters():
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_gradient_that_is_no_number_stops_before_any_harm(bad):
     model = wide_model()
-    optimizer = AdamW(model, torch.float32)
+    optimizer = Optimizer(model, torch.float32)
     before = [p.detach().clone() for p in model.parameters()]
     (loss_of(model, 0) * bad).backward()
     with pytest.raises(UserError, match="at step 1; lower the learning rate"):
@@ -130,12 +130,12 @@ def test_a_state_taken_up_goes_on_bit_for_bit():
             optimizer.step(1e-2)
 
     straight, first = wide_model(), wide_model()
-    run(straight, AdamW(straight, torch.float32), range(8))
-    optimizer = AdamW(first, torch.float32)
+    run(straight, Optimizer(straight, torch.float32), range(8))
+    optimizer = Optimizer(first, torch.float32)
     run(first, optimizer, range(5))
     saved = {name: tensor.clone() for name, tensor in optimizer.state().items()}
     second = wide_model(seed=9)
-    resumed = AdamW(second, torch.float32)
+    resumed = Optimizer(second, torch.float32)
     resumed.load(saved, steps=5)
     run(second, resumed, range(5, 8))
     for a, b in zip(straight.parameters(), second.parameters(), strict=True):
@@ -144,3 +144,67 @@ def test_a_state_taken_up_goes_on_bit_for_bit():
 
 def test_the_tiny_model_is_what_these_laws_are_about():
     assert sum(p.dim() < 2 for p in make_model(make_task("mlm")).parameters()) > CONFIG.num_layers
+
+
+def muon_of(model, dtype=torch.float32):
+    hidden = model.encoder.hidden_matrices()
+    return Optimizer(model, dtype, decay=0.1, betas=(0.9, 0.98), clip=1.0, hidden=hidden)
+
+
+def train_on(model, optimizer, steps):
+    task = make_task("mlm+nsp")
+    for step in steps:
+        batch = task.collate(make_groups(seed=step), DRAW)
+        sum(task.loss(model, batch, DRAW).values()).backward()
+        optimizer.step(1e-2 / (1 + step))
+
+
+def test_muon_moves_each_hidden_matrix_as_torchs_and_the_rest_as_adamw():
+    task = make_task("mlm+nsp")
+    ours, theirs = make_model(task), make_model(task)
+    cut = {n: p for n, p in theirs.named_parameters() if ".layers." in n and p.dim() == 2}
+    assert len(cut) == 4 * CONFIG.num_layers
+    masters = {  # queries, keys and values are three matrices, not one
+        n: [v.detach().clone() for v in p.chunk(3 if "qkv" in n else 1)] for n, p in cut.items()
+    }
+    views = [view for made in masters.values() for view in made]
+    muon = torch.optim.Muon(views, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    rest = [p for n, p in theirs.named_parameters() if n not in cut]
+    adamw = torch.optim.AdamW(
+        [
+            {"params": [p for p in rest if p.dim() > 1], "weight_decay": 0.1},
+            {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
+        ],
+        betas=(0.9, 0.98),
+    )
+    train_on(ours, muon_of(ours), range(6))
+    for step in range(6):
+        batch = task.collate(make_groups(seed=step), DRAW)
+        theirs.zero_grad()
+        sum(task.loss(theirs, batch, DRAW).values()).backward()
+        nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
+        for group in (*muon.param_groups, *adamw.param_groups):
+            group["lr"] = 1e-2 / (1 + step)
+        for name, made in masters.items():
+            for view, grad in zip(made, cut[name].grad.chunk(len(made)), strict=True):
+                view.grad = grad
+        muon.step()
+        adamw.step()
+        for name, made in masters.items():
+            cut[name].data.copy_(torch.cat(made))
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert gap(a, b) < 1e-2  # torch turns the matrices in bf16
+
+
+def test_muon_taken_up_goes_on_bit_for_bit():
+    straight, first, second = (make_model(make_task("mlm+nsp"), seed=i) for i in (0, 0, 9))
+    train_on(straight, muon_of(straight, torch.bfloat16), range(6))
+    optimizer = muon_of(first, torch.bfloat16)
+    train_on(first, optimizer, range(4))
+    saved = {name: tensor.clone() for name, tensor in optimizer.state().items()}
+    resumed = muon_of(second, torch.bfloat16)
+    resumed.load(saved, steps=4)
+    train_on(second, resumed, range(4, 6))
+    assert all(map(torch.equal, straight.parameters(), second.parameters()))
+    turned = [n for n, parts in zip(optimizer.names, optimizer.parts, strict=True) if parts]
+    assert turned and not any(f"second.{name}" in saved for name in turned)

@@ -19,7 +19,7 @@ from clozeworks.core.run import Run
 from clozeworks.train import fit, loop, state
 from clozeworks.train.fit import Interrupted, took
 from clozeworks.train.loop import TrainSettings
-from clozeworks.train.optim import AdamW
+from clozeworks.train.optim import Optimizer
 from clozeworks.train.precision import native_bf16
 from clozeworks.train.state import KEPT, Cursor, latest_cursor, load_latest, save
 from tiny import make_model, make_task
@@ -64,7 +64,7 @@ def same(folder, expected):
 @pytest.mark.parametrize("precision", ["fp32", BF16])
 def test_a_crash_at_any_moment_changes_nothing(precision, straight, tmp_path, monkeypatch):
     settings = SETTINGS.model_copy(update={"precision": precision})
-    before, crashes = AdamW.step, iter([3, 5, 9])
+    before, crashes = Optimizer.step, iter([3, 5, 9])
     budget = [next(crashes)]
 
     def step(self, rate):
@@ -74,7 +74,7 @@ def test_a_crash_at_any_moment_changes_nothing(precision, straight, tmp_path, mo
         budget[0] -= 1
         return before(self, rate)
 
-    monkeypatch.setattr(AdamW, "step", step)
+    monkeypatch.setattr(Optimizer, "step", step)
     died = 0
     while True:
         try:
@@ -88,7 +88,7 @@ def test_a_crash_at_any_moment_changes_nothing(precision, straight, tmp_path, mo
 
 def test_a_crash_long_after_the_last_checkpoint_changes_nothing(straight, tmp_path, monkeypatch):
     rarely = SETTINGS.model_copy(update={"checkpoint_minutes": 60.0})
-    before, left = AdamW.step, [13]
+    before, left = Optimizer.step, [13]
 
     def step(self, rate):
         left[0] -= 1
@@ -96,7 +96,7 @@ def test_a_crash_long_after_the_last_checkpoint_changes_nothing(straight, tmp_pa
             raise Crash
         return before(self, rate)
 
-    monkeypatch.setattr(AdamW, "step", step)
+    monkeypatch.setattr(Optimizer, "step", step)
     with pytest.raises(Crash):
         small_run(tmp_path / "run", rarely)
     assert latest_cursor(tmp_path / "run" / "checkpoints").step == 0
@@ -197,7 +197,7 @@ def test_a_folder_of_another_run_is_refused_by_the_setting(tmp_path):
 
 
 def checkpoint(folder, step, seed=0):
-    optimizer = AdamW(make_model(make_task("mlm"), seed=seed), torch.float32)
+    optimizer = Optimizer(make_model(make_task("mlm"), seed=seed), torch.float32)
     save(folder, Cursor(total=9, step=step), optimizer)
     return optimizer
 
@@ -223,7 +223,7 @@ def test_a_save_killed_half_way_leaves_the_older_one(tmp_path, monkeypatch):
         with pytest.raises(Crash):
             checkpoint(tmp_path, 2, seed=1)
     shutil.copytree(tmp_path / "step-00000001", tmp_path / ".step-00000002.99.tmp")  # kill -9
-    fresh = AdamW(make_model(make_task("mlm"), seed=2), torch.float32)
+    fresh = Optimizer(make_model(make_task("mlm"), seed=2), torch.float32)
     assert load_latest(tmp_path, fresh).step == 1
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
     for a, b in zip(fresh.masters, older.masters, strict=True):
@@ -246,7 +246,7 @@ def test_a_damaged_checkpoint_is_named_with_the_remedy(name, damage, tmp_path):
     for step in (1, 2):
         checkpoint(tmp_path, step)
     damage(tmp_path / "step-00000002" / name)
-    fresh = AdamW(make_model(make_task("mlm")), torch.float32)
+    fresh = Optimizer(make_model(make_task("mlm")), torch.float32)
     with pytest.raises(UserError, match=r"step-00000002 is damaged .*remove it to continue") as no:
         load_latest(tmp_path, fresh)
     assert "\n" not in str(no.value)
@@ -256,7 +256,7 @@ def test_a_damaged_checkpoint_is_named_with_the_remedy(name, damage, tmp_path):
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     checkpoint(tmp_path, 1)
-    other = AdamW(make_model(make_task("classify")), torch.float32)
+    other = Optimizer(make_model(make_task("classify")), torch.float32)
     with pytest.raises(UserError, match="damaged"):
         load_latest(tmp_path, other)
 

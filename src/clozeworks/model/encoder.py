@@ -147,6 +147,11 @@ class Layer(nn.Module):
         context, probs = attend_plainly(self.qkv(self._before(x)), view, self.heads)
         return self._after(x, context), probs
 
+    def matrices(self) -> dict[nn.Parameter, int]:
+        """Its weights, and of how many matrices, one below the other, each consists."""
+        up = 2 if self.gated else 1
+        return {self.qkv.weight: 3, self.out.weight: 1, self.up.weight: up, self.down.weight: 1}
+
     def _before(self, x: Tensor) -> Tensor:
         return x if self.post or self.attention_norm is None else self.attention_norm(x)
 
@@ -183,6 +188,11 @@ class Encoder(nn.Module):
             Layer(config, self.noise, first=i == 0) for i in range(config.num_distinct)
         )
         self.final_norm = norm_of(config.hidden_size, config) if config.norm == "pre" else None
+
+    def hidden_matrices(self) -> dict[nn.Parameter, int]:
+        """The layers' weights, and of how many matrices, one below the other, each consists."""
+        layers: list[Layer] = list(self.layers)  # type: ignore[arg-type]
+        return {weight: parts for layer in layers for weight, parts in layer.matrices().items()}
 
     def embed(self, batch: Packed) -> Tensor:
         """The vectors that enter the first layer, [T, H]."""

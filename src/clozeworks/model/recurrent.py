@@ -38,6 +38,10 @@ class Recurrent(nn.Module):
         self.output_norm = norm_of(width, config)
         self.dropout = Dropout(config.dropout, self.noise)
 
+    def hidden_matrices(self) -> dict[nn.Parameter, int]:
+        """The attention's weights, as `Encoder.hidden_matrices`; recurrent ones are none."""
+        return {self.qkv.weight: 3, self.out.weight: 1}
+
     def embed(self, batch: Packed) -> Tensor:
         """The vectors that enter the recurrence, [T, H]."""
         x: Tensor = self.embeddings(batch)

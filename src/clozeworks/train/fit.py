@@ -14,7 +14,7 @@ from clozeworks.data.order import Stream
 from clozeworks.model.heads import Model
 from clozeworks.tasks.base import Task
 from clozeworks.train.loop import Event, TrainSettings, seconds_per_step, train
-from clozeworks.train.optim import AdamW
+from clozeworks.train.optim import Optimizer
 from clozeworks.train.precision import pick_dtype
 from clozeworks.train.schedule import Duration, count_steps
 from clozeworks.train.state import Cursor, load_latest, save
@@ -63,7 +63,7 @@ class Fit:
         optimizer.release()
         return Fitted(cursor, judged)
 
-    def _begin(self, optimizer: AdamW) -> Cursor:
+    def _begin(self, optimizer: Optimizer) -> Cursor:
         """The cursor of the last checkpoint, or of a fresh run, its length decided and saved."""
         cursor = load_latest(self.run.checkpoints, optimizer)
         if cursor is not None:
@@ -84,7 +84,7 @@ class Fit:
         return cursor
 
     def _steps(
-        self, state: tuple[AdamW, Cursor], track: Track, stopping: threading.Event
+        self, state: tuple[Optimizer, Cursor], track: Track, stopping: threading.Event
     ) -> Mapping[str, float]:
         optimizer, cursor = state
         judged: Mapping[str, float] = {}
@@ -112,17 +112,18 @@ class Fit:
         return judged
 
 
-def optimizer_for(model: Model, settings: TrainSettings) -> AdamW:
+def optimizer_for(model: Model, settings: TrainSettings) -> Optimizer:
     """Make a model ready to be trained: its dropout set, its weights in the chosen precision."""
     if settings.dropout is not None:
         model.set_dropout(settings.dropout)
-    return AdamW(
+    return Optimizer(
         model,
         pick_dtype(settings.precision, model.device),
         decay=settings.decay,
         betas=(0.9, settings.beta2),
         eps=settings.eps,
         clip=settings.clip,
+        hidden=model.encoder.hidden_matrices() if settings.optimizer == "muon" else None,
     )
 
 

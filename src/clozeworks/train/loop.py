@@ -15,7 +15,7 @@ from clozeworks.data.batches import Batch
 from clozeworks.data.order import Stream, Unit, cut
 from clozeworks.model.heads import Model
 from clozeworks.tasks.base import Draw, Task
-from clozeworks.train.optim import AdamW
+from clozeworks.train.optim import Optimizer, Rule
 from clozeworks.train.precision import Precision
 from clozeworks.train.schedule import Duration, linear_rate
 from clozeworks.train.state import Cursor
@@ -39,6 +39,8 @@ class TrainSettings(Settings):
     """Most tokens in one forward pass; larger steps are cut and their gradients summed."""
     warmup: float = Field(default=0.1, ge=0, le=1)
     """Share of the steps over which the learning rate rises; it then falls linearly to 0."""
+    optimizer: Rule = "adamw"
+    """What moves the weights: adamw, or muon for the layers' matrices and adamw for the rest."""
     decay: float = Field(default=0.01, ge=0)
     """Weight decay, on everything but biases and norms."""
     beta2: float = Field(default=0.999, gt=0, lt=1)
@@ -80,7 +82,7 @@ class Event:
 
 
 def train(
-    model: Model, task: Task, stream: Stream, settings: TrainSettings, state: tuple[AdamW, Cursor]
+    model: Model, task: Task, stream: Stream, settings: TrainSettings, state: tuple[Optimizer, Cursor]
 ) -> Iterator[Event]:
     """Take steps from where the cursor stands to its total, yielding after each.
 
@@ -125,7 +127,7 @@ def take_step(
     task: Task,
     batches: list[Batch],
     settings: TrainSettings,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     rate: float,
 ) -> tuple[dict[str, float], float]:
     """One update; returns the mean of each loss term, and the gradient norm.
@@ -170,7 +172,7 @@ def held_out_losses(
 
 
 def seconds_per_step(
-    model: Model, task: Task, stream: Stream, settings: TrainSettings, optimizer: AdamW
+    model: Model, task: Task, stream: Stream, settings: TrainSettings, optimizer: Optimizer
 ) -> float:
     """Mean seconds of a step once warm, found by trying some at rate 0; leaves no trace."""
     warm, wanted, spent, steps = 3, 5.0, 0.0, 0

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import write_folder
 from clozeworks.interop.tensors import write_tensors
-from clozeworks.train.optim import AdamW
+from clozeworks.train.optim import Optimizer
 
 KEPT = 2
 """Checkpoints kept: the last, and one before it."""
@@ -38,7 +38,7 @@ class Cursor:
     """Time spent in steps, over all sittings."""
 
 
-def save(folder: Path, cursor: Cursor, optimizer: AdamW) -> Path:
+def save(folder: Path, cursor: Cursor, optimizer: Optimizer) -> Path:
     """Write one checkpoint, whole or not at all; then drop the oldest ones."""
     path = folder / f"step-{cursor.step:08d}"
     if not path.exists():
@@ -50,7 +50,7 @@ def save(folder: Path, cursor: Cursor, optimizer: AdamW) -> Path:
     return path
 
 
-def load_latest(folder: Path, optimizer: AdamW) -> Cursor | None:
+def load_latest(folder: Path, optimizer: Optimizer) -> Cursor | None:
     """Take up the newest checkpoint, or answer None where there is none.
 
     What a killed save left behind is removed. Raises UserError if the checkpoint is damaged.
