@@ -2,6 +2,9 @@
 
     python benchmarks/long/wiki.py en          (or zh; --minutes 30, --out runs/long)
 
+Where something else is at work on the machine, --rate says how many tokens a second it does when
+quiet (`benchmarks/pretrain.py` measures it): the minutes are then counted in tokens.
+
 Resumable at any point: each stage keeps what it made, and each result is a line of
 benchmarks/results/long_wiki_en.jsonl as soon as it is there.
 """
@@ -48,6 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("language", choices=LANGUAGES)
     parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--rate", type=float, help="tokens a second of the quiet machine")
     parser.add_argument("--out", type=Path, default=Path("runs/long"))
     options = parser.parse_args()
     corpus, labelled, judged = LANGUAGES[options.language]
@@ -76,18 +80,25 @@ def pretrained(corpus: Path, out: Path, options: argparse.Namespace) -> Path:
     if done is not None:
         return out / "pretrained" / "bundle"
     share = options.minutes * SHORT_SHARE
-    short = phase(out, "short", ("mlm", SHORT), share, None)
-    made = phase(out, "pretrained", ("mlm+nsp", LONG), options.minutes - share, short.bundle)
-    values = {"minutes": options.minutes, "short": short.cost, "long": made.cost}
+    short = phase(out, "short", ("mlm", SHORT), duration(share, options.rate), None)
+    rest = duration(options.minutes - share, options.rate)
+    made = phase(out, "pretrained", ("mlm+nsp", LONG), rest, short.bundle)
+    values = {"minutes": options.minutes, "rate": options.rate}
+    values |= {"short": short.cost, "long": made.cost}
     losses = {"unigram": made.unigram, "held_out": made.held_out["mlm"]}
     losses["nsp"] = made.held_out["nsp"]
     record(options.language, {"kind": "pretrain", **values, **losses})
     return made.bundle
 
 
-def phase(out: Path, name: str, what: tuple[str, int], minutes: float, model: Path | None) -> Any:
-    """One phase of pretraining, of an objective and a length, going on from the one before."""
-    task, length = what
+def duration(minutes: float, rate: float | None) -> str:
+    """Minutes as they are, or the tokens of so many at a rate."""
+    return f"{minutes:g} minutes" if rate is None else f"{minutes * 60 * rate:.0f} tokens"
+
+
+def phase(out: Path, name: str, what: tuple[str, int], length: str, model: Path | None) -> Any:
+    """One phase of pretraining, of an objective and its window, going on from the one before."""
+    task, window = what
     return clozeworks.pretrain(
         clozeworks.PretrainRecipe(
             task=task,
@@ -95,9 +106,9 @@ def phase(out: Path, name: str, what: tuple[str, int], minutes: float, model: Pa
             out=out / name,
             size="mini",
             model=model,
-            max_length=length,
+            max_length=window,
             train=clozeworks.PretrainSettings(
-                duration=f"{minutes:g} minutes", lr=1e-3, batch=2048, warmup=0.05
+                duration=length, lr=1e-3, batch=2048, warmup=0.05
             ),
         )
     )

@@ -155,3 +155,59 @@ def test_a_layout_gives_every_token_one_slot_and_no_row_too_much(lengths):
     tokens = torch.arange(total, dtype=torch.float32)
     assert torch.equal(layout.gather(layout.spread(tokens)), tokens)
     assert layout.rows <= len(lengths)
+
+
+@pytest.mark.parametrize("lengths", [[100, 30, 77, 5], [96, 96], [13, 61, 90, 2, 96]], ids=str)
+def test_blocks_give_what_the_whole_square_gives(lengths):
+    window = 7
+    layout = Layout.of(bounds_of(lengths))
+    square = View(layout, layout.mask(torch.float32, window))
+    blocks = View.local(layout, torch.float32, window)
+    assert blocks.blocks
+    qkv = random_qkv(lengths)
+    theirs, ours = qkv.clone().requires_grad_(), qkv.clone().requires_grad_()
+    expected, found = attend(theirs, square, HEADS, STILL), attend(ours, blocks, HEADS, STILL)
+    assert gap(found, expected) < 1e-5
+    cotangent = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
+    expected.backward(cotangent)
+    found.backward(cotangent)
+    assert gap(ours.grad, theirs.grad) < 1e-5
+
+
+def test_blocks_hold_no_square():
+    length, window = 4096, 16
+    layout = Layout.of(bounds_of([length]))
+    view = View.local(layout, torch.float32, window)
+    assert view.mask.numel() == 3 * window * length
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        attend(random_qkv([length]).requires_grad_(), view, HEADS, STILL)
+    assert max(kept) < length * length / 16
+
+
+def test_long_rows_keep_no_probabilities(monkeypatch):
+    monkeypatch.setattr("clozeworks.model.attention.LONG", 64)
+    lengths = [130, 40]
+    qkv = random_qkv(lengths)
+    theirs, ours = qkv.clone().requires_grad_(), qkv.clone().requires_grad_()
+    expected, found = by_the_paper(theirs, lengths), by_hand(ours, lengths)
+    assert gap(found, expected) < 1e-5
+    expected.sum().backward()
+    found.sum().backward()
+    assert gap(ours.grad, theirs.grad) < 1e-5
+
+
+def test_dropout_in_blocks_drops_its_share_and_keeps_the_mean():
+    lengths = [300]
+    layout = Layout.of(bounds_of(lengths))
+    view, noise = View.local(layout, torch.float32, 16), Noise()
+    qkv = random_qkv(lengths)
+    still = attend(qkv, view, HEADS, STILL)
+    runs = []
+    for step in range(200):
+        noise.reseed(step)
+        runs.append(attend(qkv, view, HEADS, Drop(0.25, noise)))
+    noise.reseed(0)
+    assert torch.equal(attend(qkv, view, HEADS, Drop(0.25, noise)), runs[0])
+    assert not torch.equal(runs[0], runs[1])
+    assert gap(torch.stack(runs).mean(0), still) < 0.1

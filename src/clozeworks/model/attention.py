@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clozeworks.model.band import attend_in_blocks, band_mask, banded
 from clozeworks.model.noise import Noise
 from clozeworks.model.rotary import turned
 
@@ -19,6 +20,9 @@ MIN_CAPACITY = 64
 """Rows are at least this long, so that many short sequences share one matrix product."""
 CAPACITY_STEP = 16
 """Row lengths are multiples of this: fewer shapes for the matrix library to prepare."""
+LONG = 1024
+"""Rows longer than this take torch's fused kernel on a CPU too: slower, but it keeps no square of
+probabilities, which at 8,192 tokens would be gigabytes a layer."""
 MASKED = -1e9
 """Added to the score of a slot of another sequence: exp gives 0, and no row is ever all -inf."""
 
@@ -109,9 +113,24 @@ class View:
 
     layout: Layout
     mask: Tensor | None
-    """Scores to add, as `Layout.mask` makes them."""
+    """Scores to add, as `Layout.mask` makes them, or `band_mask` for rows computed in blocks."""
     turn: tuple[Tensor, Tensor] | None = None
     """Cosines and sines of the tokens' positions, where queries and keys are turned."""
+    blocks: bool = False
+    """Whether rows are computed in blocks, each meeting its neighbours alone."""
+
+    @classmethod
+    def local(
+        cls,
+        layout: Layout,
+        dtype: torch.dtype,
+        window: int,
+        turn: tuple[Tensor, Tensor] | None = None,
+    ) -> "View":
+        """Each token sees `window` tokens to either side; long rows are computed in blocks."""
+        if not banded(layout.capacity, window):
+            return cls(layout, layout.mask(dtype, window), turn)
+        return cls(layout, band_mask(layout.owner, window, dtype, MASKED), turn, blocks=True)
 
 
 @dataclass(frozen=True)
@@ -126,14 +145,16 @@ def attend(qkv: Tensor, view: View, heads: int, drop: Drop) -> Tensor:
     """Scaled dot-product attention within each sequence: [T, 3H] → [T, H].
 
     On a GPU torch's fused kernel runs on the rows; on a CPU its bf16 backward is five times slower
-    than three matrix products with their own backward, which run instead (Vaswani et al. 2017,
-    section 3.2.1, for the method).
+    than three matrix products with their own backward, which run instead unless rows are LONG
+    (Vaswani et al. 2017, section 3.2.1, for the method).
     """
     if view.turn is not None:
         qkv = turned(qkv, view.turn, heads)
-    if qkv.is_cuda:
-        return attend_fused(qkv, view, heads, drop)
+    if view.blocks:
+        return attend_locally(qkv, view, heads, drop)
     layout, mask = view.layout, view.mask
+    if qkv.is_cuda or layout.capacity > LONG:
+        return attend_fused(qkv, view, heads, drop)
     out: Tensor = _Attend.apply(qkv, layout, mask, heads, drop)  # type: ignore[no-untyped-call]
     return out
 
@@ -145,6 +166,16 @@ def attend_fused(qkv: Tensor, view: View, heads: int, drop: Drop) -> Tensor:
     bias = None if mask is None else mask[:, None]
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop.share)
     return layout.gather(out.transpose(1, 2).reshape(layout.rows * layout.capacity, -1))
+
+
+def attend_locally(qkv: Tensor, view: View, heads: int, drop: Drop) -> Tensor:
+    """The same in blocks, for a view that is local."""
+    layout, mask = view.layout, view.mask
+    assert mask is not None and view.blocks
+    q, k, v = _by_head(layout.spread(qkv), layout, heads)
+    shape = (layout.rows, heads, *mask.shape[2:])
+    keep = drop.noise.keep(mask.expand(shape), drop.share) if drop.share else None
+    return layout.gather(_by_token(attend_in_blocks(q, k, v, mask, keep), layout))
 
 
 def attend_plainly(qkv: Tensor, view: View, heads: int) -> tuple[Tensor, Tensor]:

@@ -231,7 +231,7 @@ class Encoder(nn.Module):
     ) -> Encoded:
         layout = Layout.of(batch.offsets)
         kept = Encoded(x, layout, [x] if "hidden" in want else [])
-        views = self._views(layout, batch.positions, x.dtype)
+        views = self._views(layout, batch.positions, x.dtype, plain=True)
         for layer, view in zip(self._layers(), views, strict=True):
             x, probs = layer.explained(x, view)
             if "hidden" in want:
@@ -249,16 +249,23 @@ class Encoder(nn.Module):
         distinct: list[Layer] = list(self.layers)  # type: ignore[arg-type]
         return [distinct[i] for i in self.config.order]
 
-    def _views(self, layout: Layout, positions: Tensor, dtype: torch.dtype) -> list[View]:
-        """What the layer at each depth sees; made once for all global and once for all local."""
+    def _views(
+        self, layout: Layout, positions: Tensor, dtype: torch.dtype, plain: bool = False
+    ) -> list[View]:
+        """What the layer at each depth sees; made once for all global and once for all local.
+
+        `plain` views hold whole squares, from which probabilities can be read.
+        """
         config = self.config
-        width = config.hidden_size // config.num_heads
+        width, window = config.hidden_size // config.num_heads, config.local_window
 
         def view(local: bool) -> View:
-            mask = layout.mask(dtype, config.local_window if local else None)
             theta = config.local_theta if local else config.theta
             turning = config.positions == "rotary"
-            return View(layout, mask, turns(positions, width, theta) if turning else None)
+            turn = turns(positions, width, theta) if turning else None
+            if local and not plain:
+                return View.local(layout, dtype, window, turn)
+            return View(layout, layout.mask(dtype, window if local else None), turn)
 
         local = set(config.local_layers)
         depths = len(config.order)
