@@ -107,9 +107,7 @@ def phase(out: Path, name: str, what: tuple[str, int], length: str, model: Path 
             size="mini",
             model=model,
             max_length=window,
-            train=clozeworks.PretrainSettings(
-                duration=length, lr=1e-3, batch=2048, warmup=0.05
-            ),
+            train=clozeworks.PretrainSettings(duration=length, lr=1e-3, batch=2048, warmup=0.05),
         )
     )
 

@@ -180,7 +180,9 @@ def test_blocks_hold_no_square():
     view = View.local(layout, torch.float32, window)
     assert view.mask.numel() == 3 * window * length
     kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: kept.append(t.numel()) or t, lambda t: t
+    ):
         attend(random_qkv([length]).requires_grad_(), view, HEADS, STILL)
     assert max(kept) < length * length / 16
 

@@ -208,3 +208,60 @@ def test_muon_taken_up_goes_on_bit_for_bit():
     assert all(map(torch.equal, straight.parameters(), second.parameters()))
     turned = [n for n, parts in zip(optimizer.names, optimizer.parts, strict=True) if parts]
     assert turned and not any(f"second.{name}" in saved for name in turned)
+
+
+def sparse_of(model, dtype=torch.float32, sparse=True):
+    embeddings = model.encoder.embeddings
+    embeddings.sparse = sparse
+    named = embeddings.tokens.weight if sparse else None
+    return Optimizer(model, dtype, decay=0.5, eps=1e-2, clip=1.0, sparse=named)
+
+
+def classify_on(model, optimizer, steps, parts=1):
+    """Steps that read ever other words; each batch is read in so many parts."""
+    task = make_task("classify")
+    for step in steps:
+        groups = make_groups([5, 9, 4, 7], seed=step, classes=3)
+        for number in range(parts):
+            batch = task.collate(groups[number::parts], DRAW)
+            optimizer.reach(batch.input_ids)
+            task.loss(model, batch, DRAW)["classify"].backward()
+            if parts > 1:
+                optimizer.accumulate()
+        optimizer.step(1e-2)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_updating_only_rows_ever_read_is_updating_all(parts, monkeypatch):
+    monkeypatch.setattr(optim, "CHUNK", 3 * CONFIG.hidden_size)  # rows come in several chunks
+    dense, few = make_model(make_task("classify")), make_model(make_task("classify"))
+    one, other = sparse_of(dense, sparse=False), sparse_of(few)
+    classify_on(dense, one, range(3), parts)
+    classify_on(few, other, range(3), parts)
+    unread = (~other._rows.reached).nonzero().flatten()
+    assert 5 < len(unread) < CONFIG.vocab_size - 5
+    weight = few.encoder.embeddings.tokens.weight
+    assert not torch.allclose(weight[unread], dense.encoder.embeddings.tokens.weight[unread])
+    classify_on(dense, one, range(3, 12), parts)
+    classify_on(few, other, range(3, 12), parts)
+    other.settle()
+    for a, b in zip(few.parameters(), dense.parameters(), strict=True):
+        assert gap(a, b) < 1e-5
+
+
+def test_rows_taken_up_go_on_bit_for_bit():
+    straight, first, second = (make_model(make_task("classify"), seed=i) for i in (0, 0, 9))
+    whole = sparse_of(straight, torch.bfloat16)
+    classify_on(straight, whole, range(3))
+    whole.settle()
+    classify_on(straight, whole, range(3, 8))
+    optimizer = sparse_of(first, torch.bfloat16)
+    classify_on(first, optimizer, range(3))
+    optimizer.settle()
+    classify_on(first, optimizer, range(3, 5))
+    saved = {name: tensor.clone() for name, tensor in optimizer.state().items()}
+    resumed = sparse_of(second, torch.bfloat16)
+    resumed.load(saved, steps=5)
+    classify_on(second, resumed, range(5, 8))
+    whole.release(), resumed.release()
+    assert all(map(torch.equal, straight.parameters(), second.parameters()))

@@ -87,6 +87,8 @@ class Embeddings(nn.Module):
         self.first = config.first_position
         self.scale = math.sqrt(width) if config.embedding_scale else None
         self.tokens = nn.Embedding(config.vocab_size, width)
+        self.sparse = False
+        """Whether the gradient of the token vectors holds only the rows that were read."""
         self.positions = (
             nn.Embedding(places + self.first, width) if config.positions == "learned" else None
         )
@@ -98,7 +100,7 @@ class Embeddings(nn.Module):
         self.project = nn.Linear(width, config.hidden_size) if config.embedding_size else None
 
     def forward(self, batch: Packed) -> Tensor:
-        x = lookup(self.tokens.weight, batch.input_ids)
+        x = lookup(self.tokens.weight, batch.input_ids, self.sparse)
         if self.scale is not None:
             x = x * self.scale
         if self.positions is not None:
@@ -147,7 +149,7 @@ class Layer(nn.Module):
         context, probs = attend_plainly(self.qkv(self._before(x)), view, self.heads)
         return self._after(x, context), probs
 
-    def matrices(self) -> dict[nn.Parameter, int]:
+    def matrices(self) -> dict[Tensor, int]:
         """Its weights, and of how many matrices, one below the other, each consists."""
         up = 2 if self.gated else 1
         return {self.qkv.weight: 3, self.out.weight: 1, self.up.weight: up, self.down.weight: 1}
@@ -189,7 +191,7 @@ class Encoder(nn.Module):
         )
         self.final_norm = norm_of(config.hidden_size, config) if config.norm == "pre" else None
 
-    def hidden_matrices(self) -> dict[nn.Parameter, int]:
+    def hidden_matrices(self) -> dict[Tensor, int]:
         """The layers' weights, and of how many matrices, one below the other, each consists."""
         layers: list[Layer] = list(self.layers)  # type: ignore[arg-type]
         return {weight: parts for layer in layers for weight, parts in layer.matrices().items()}

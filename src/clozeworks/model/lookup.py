@@ -6,29 +6,35 @@ import torch
 from torch import Tensor
 
 
-def lookup(weight: Tensor, ids: Tensor) -> Tensor:
-    """Rows of `weight` [V, H] at `ids` [T] → [T, H].
+def lookup(weight: Tensor, ids: Tensor, sparse: bool = False) -> Tensor:
+    """Rows of `weight` [V, H] at `ids` [T] → [T, H]; a `sparse` gradient holds only those rows.
 
     A common id (a segment, [CLS]) gathers thousands of small gradients; summed in bf16, the sum
     would stop growing once it outweighs them, so they are summed in fp32 and rounded once.
     """
-    out: Tensor = _Lookup.apply(weight, ids)  # type: ignore[no-untyped-call]
+    out: Tensor = _Lookup.apply(weight, ids, sparse)  # type: ignore[no-untyped-call]
     return out
 
 
 class _Lookup(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, ids: Tensor) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, ids: Tensor, sparse: bool) -> Tensor:
         ctx.save_for_backward(ids)
-        ctx.shape = weight.shape
+        ctx.shape, ctx.sparse = weight.shape, sparse
         return weight.index_select(0, ids)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (ids,) = ctx.saved_tensors
         seen, place = torch.unique(ids, return_inverse=True)
         sums = torch.zeros(len(seen), grad.shape[1], dtype=torch.float32, device=grad.device)
         sums.index_add_(0, place, grad.float())
+        if ctx.sparse:
+            rows = sums.to(grad.dtype)
+            made = torch.sparse_coo_tensor(
+                seen[None], rows, ctx.shape, check_invariants=False, is_coalesced=True
+            )
+            return made, None, None
         whole = torch.zeros(ctx.shape, dtype=grad.dtype, device=grad.device)
         whole[seen] = sums.to(grad.dtype)
-        return whole, None
+        return whole, None, None

@@ -38,7 +38,7 @@ class Recurrent(nn.Module):
         self.output_norm = norm_of(width, config)
         self.dropout = Dropout(config.dropout, self.noise)
 
-    def hidden_matrices(self) -> dict[nn.Parameter, int]:
+    def hidden_matrices(self) -> dict[Tensor, int]:
         """The attention's weights, as `Encoder.hidden_matrices`; recurrent ones are none."""
         return {self.qkv.weight: 3, self.out.weight: 1}
 

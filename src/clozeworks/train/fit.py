@@ -96,6 +96,7 @@ class Fit:
                 track.step(event)
                 meter.advance(1, _summary(event, judged))
                 if event.step % every == 0 or event.step == cursor.total:
+                    optimizer.settle()
                     judged = self.judge(self.model)
                     meter.note = _summary(event, judged)
                     track.judgement(event.step, judged)
@@ -116,6 +117,8 @@ def optimizer_for(model: Model, settings: TrainSettings) -> Optimizer:
     """Make a model ready to be trained: its dropout set, its weights in the chosen precision."""
     if settings.dropout is not None:
         model.set_dropout(settings.dropout)
+    embeddings = model.encoder.embeddings
+    embeddings.sparse = "mlm" not in model.heads  # which is tied to every row
     return Optimizer(
         model,
         pick_dtype(settings.precision, model.device),
@@ -124,6 +127,7 @@ def optimizer_for(model: Model, settings: TrainSettings) -> Optimizer:
         eps=settings.eps,
         clip=settings.clip,
         hidden=model.encoder.hidden_matrices() if settings.optimizer == "muon" else None,
+        sparse=embeddings.tokens.weight if embeddings.sparse else None,
     )
 
 

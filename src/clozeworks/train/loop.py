@@ -82,7 +82,11 @@ class Event:
 
 
 def train(
-    model: Model, task: Task, stream: Stream, settings: TrainSettings, state: tuple[Optimizer, Cursor]
+    model: Model,
+    task: Task,
+    stream: Stream,
+    settings: TrainSettings,
+    state: tuple[Optimizer, Cursor],
 ) -> Iterator[Event]:
     """Take steps from where the cursor stands to its total, yielding after each.
 
@@ -142,7 +146,9 @@ def take_step(
     sums = dict.fromkeys(counts, 0.0)
     for number, batch in enumerate(batches):
         model.encoder.noise.reseed(settings.seed, optimizer.steps, number, RANK)
-        terms = task.loss(model, batch.to(model.device), Draw(settings.seed, 0))
+        batch = batch.to(model.device)
+        optimizer.reach(batch.input_ids)
+        terms = task.loss(model, batch, Draw(settings.seed, 0))
         means = [terms[name] / max(1.0, counts[name]) for name in terms]
         torch.stack(means).sum().backward()
         for name, mean in zip(terms, means, strict=True):
