@@ -43,6 +43,12 @@ learns that for every position apart: with 128 positions it sits at the loss of 
 frequency for thousands of steps, with 32 it leaves within hundreds. The second phase adds next
 sentences: nothing else teaches the first token, which classifiers read, to stand for a text.
 """
+PHASES = {
+    "short": ("mlm", SHORT, {"rate": 0.3}),
+    "pretrained": ("mlm+nsp", LONG, {}),
+}
+"""Of each phase: objectives, window, and settings of `mlm`."""
+LR = 3e-3
 SEEDS = (0, 1, 2)
 LABELLED = 1000
 
@@ -80,9 +86,9 @@ def pretrained(corpus: Path, out: Path, options: argparse.Namespace) -> Path:
     if done is not None:
         return out / "pretrained" / "bundle"
     share = options.minutes * SHORT_SHARE
-    short = phase(out, "short", ("mlm", SHORT), duration(share, options.rate), None)
+    short = phase(out, "short", duration(share, options.rate), None)
     rest = duration(options.minutes - share, options.rate)
-    made = phase(out, "pretrained", ("mlm+nsp", LONG), rest, short.bundle)
+    made = phase(out, "pretrained", rest, short.bundle)
     values = {"minutes": options.minutes, "rate": options.rate}
     values |= {"short": short.cost, "long": made.cost}
     losses = {"unigram": made.unigram, "held_out": made.held_out["mlm"]}
@@ -96,9 +102,9 @@ def duration(minutes: float, rate: float | None) -> str:
     return f"{minutes:g} minutes" if rate is None else f"{minutes * 60 * rate:.0f} tokens"
 
 
-def phase(out: Path, name: str, what: tuple[str, int], length: str, model: Path | None) -> Any:
-    """One phase of pretraining, of an objective and its window, going on from the one before."""
-    task, window = what
+def phase(out: Path, name: str, length: str, model: Path | None) -> Any:
+    """One phase of pretraining, going on from the one before."""
+    task, window, mlm = PHASES[name]
     return clozeworks.pretrain(
         clozeworks.PretrainRecipe(
             task=task,
@@ -107,6 +113,7 @@ def phase(out: Path, name: str, what: tuple[str, int], length: str, model: Path 
             size="mini",
             model=model,
             max_length=window,
+            settings=mlm if task == "mlm" else {"mlm": mlm},
             train=clozeworks.PretrainSettings(duration=length, lr=1e-3, batch=2048, warmup=0.05),
         )
     )
