@@ -41,7 +41,7 @@ VERBS = {
     "convert": Verb("bring a model from elsewhere into a folder", "ConvertRecipe", ("source",)),
     "doctor": Verb("look for what is wrong with labelled data", "DoctorRecipe", ("data",)),
     "info": Verb("say what a folder holds", "InfoRecipe", ("path",)),
-    "list": Verb("list tasks, families, sources and sizes", "", ()),
+    "list": Verb("list tasks, families, sources, segmenters and sizes", "", ()),
     "demo": Verb("run the whole path on built-in text", "DemoRecipe", ()),
 }
 

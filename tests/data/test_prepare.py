@@ -22,7 +22,7 @@ from clozeworks.data.workers import Job, Workers, make_shard, packed
 from clozeworks.text.sentences import sentence_spans
 from clozeworks.text.tokenizer import SPECIAL, Tokenizer
 
-SMALL = PrepareSettings(processes=1, shard_megabytes=0.002)
+SMALL = PrepareSettings(processes=1, shard_megabytes=0.002, words="characters")
 CORPUS = [
     [f"Title {i}", f"The {i} first. And a second one!", f"第{i}句很好。他说：“再见。”走了。"]
     for i in range(120)
@@ -138,7 +138,7 @@ import sys
 from clozeworks.data.prepare import PrepareSettings, prepare
 from clozeworks.text.load import load_tokenizer
 prepare([sys.argv[1]], load_tokenizer(sys.argv[2]), sys.argv[3],
-        PrepareSettings(processes=int(sys.argv[4]), shard_megabytes=0.002))
+        PrepareSettings(processes=int(sys.argv[4]), shard_megabytes=0.002, words="characters"))
 """
 
 
@@ -201,7 +201,7 @@ def test_another_corpus_tokenizer_or_setting_is_refused(tmp_path, tokenizer):
     with pytest.raises(UserError, match=r"another corpus \(tokenizer was"):
         prepare([path], make_tokenizer(3), out, SMALL)
     with pytest.raises(UserError, match=r"shard_megabytes was 0\.002, now 8"):
-        prepare([path], tokenizer, out, PrepareSettings())
+        prepare([path], tokenizer, out, PrepareSettings(words="characters"))
     write_corpus(path, CORPUS[:9])
     with pytest.raises(UserError, match=r"sources was c\.txt .*remove that folder"):
         prepare([path], tokenizer, out, SMALL)
@@ -212,19 +212,19 @@ def test_another_corpus_tokenizer_or_setting_is_refused(tmp_path, tokenizer):
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated"])
-@pytest.mark.parametrize("name", ["ids", "sentences", "documents"])
+@pytest.mark.parametrize("name", ["ids", "sentences", "documents", "words"])
 def test_opening_names_a_damaged_file(tmp_path, tokenizer, name, damage):
     prepare([write_corpus(tmp_path / "c.txt")], tokenizer, tmp_path / "out", SMALL)
     file = tmp_path / f"out/shards/00001/{name}.npy"
     if damage == "missing":
         file.unlink()
     else:
-        os.truncate(file, file.stat().st_size - 8)
+        os.truncate(file, file.stat().st_size - 3)
     with pytest.raises(UserError, match=rf"00001/{name}\.npy is (missing|damaged)"):
         Shards.open(tmp_path / "out")
 
 
-@pytest.mark.parametrize("name", ["ids", "sentences", "documents"])
+@pytest.mark.parametrize("name", ["ids", "sentences", "documents", "words"])
 def test_one_changed_byte_is_found(tmp_path, tokenizer, name):
     prepare([write_corpus(tmp_path / "c.txt")], tokenizer, tmp_path / "out", SMALL)
     Shards.open(tmp_path / "out").verify()

@@ -21,6 +21,7 @@ from clozeworks.interop.tensorflow import find_checkpoint
 from clozeworks.interop.tensors import check_header
 from clozeworks.model.families import FAMILIES
 from clozeworks.text.load import load_tokenizer
+from clozeworks.text.segmenters import SEGMENTERS
 from clozeworks.train.state import latest_cursor
 
 
@@ -158,6 +159,7 @@ def _of_shards(path: Path) -> dict[str, str]:
         "documents": f"{manifest.documents:,}",
         "sentences": f"{manifest.sentences:,}",
         "tokens": f"{manifest.tokens:,} ({manifest.unknown / manifest.tokens:.3%} unknown)",
+        "words": manifest.words or "no bounds: prepare again with --words auto to hide whole ones",
         "duplicates": f"{manifest.duplicates:,} left out",
         "shards": f"{len(manifest.shards)}",
     }
@@ -170,10 +172,11 @@ def _sizes(family: str) -> str:
 
 
 def listing() -> dict[str, dict[str, str]]:
-    """Everything that can be named: tasks, families, sources, sizes, each with a line on it."""
+    """All that can be named: tasks, families, sources, segmenters, sizes; a line on each."""
     return {
         "tasks": {name: tasks.TASKS.summary(name) for name in tasks.TASKS.names()},
         "families": {name: FAMILIES.summary(name) for name in FAMILIES.names()},
         "sources": {name: SOURCES.summary(name) for name in SOURCES.names()},
+        "segmenters": {name: SEGMENTERS.summary(name) for name in SEGMENTERS.names()},
         "sizes": {name: _sizes(name) for name in FAMILIES.names()},
     }

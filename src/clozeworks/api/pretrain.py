@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 
 from clozeworks import tasks
+from clozeworks.api.masking import equip, report_masks
 from clozeworks.api.model import adopt, keep
 from clozeworks.core.bundle import open_bundle
 from clozeworks.core.config import Settings
@@ -106,14 +107,16 @@ def pretrain(recipe: PretrainRecipe) -> Pretrained:
     task = tasks.create(recipe.task, recipe.settings, tokenizer.vocabulary)
     if not task.from_shards:
         raise UserError(f"{recipe.task!r} learns from labelled examples; use `clozeworks finetune`")
+    names = equip(task, shards, tokenizer)
     model = _model(recipe, task, tokenizer)
     train, held = held_out(
         len(shards.documents) - 1,
         min(MOST_HELD_OUT, recipe.held_out_tokens / max(1, shards.manifest.tokens)),
     )
-    run = Run.start(recipe.out, "pretrain", recipe, _inputs(recipe))
+    run = Run.start(recipe.out, "pretrain", recipe, _inputs(recipe) | names)
     stream = _stream(recipe, shards, train, task)
-    judged_on = _stream(recipe.model_copy(update={"train": PretrainSettings()}), shards, held, task)
+    judged, plain = task.judged, recipe.model_copy(update={"train": PretrainSettings()})
+    judged_on = _stream(plain, shards, held, judged)
     chances = frequencies(shards, train, tokenizer.vocabulary.size)
     unigram = unigram_loss(shards, held, chances)
     if recipe.model is None and "mlm" in model.heads:
@@ -123,9 +126,10 @@ def pretrain(recipe: PretrainRecipe) -> Pretrained:
         f"loss of guessing by frequency: {unigram:.3f} nats"
     )
     say(_described(stream.plan(0), task.pairs))
+    report_masks(run, task, stream, tokenizer, recipe.train.seed)
 
     def judge(live: Model) -> Mapping[str, float]:
-        return held_out_losses(live, task, judged_on, recipe.train.micro_tokens)
+        return held_out_losses(live, judged, judged_on, recipe.train.micro_tokens)
 
     fitted = Fit(model, task, stream, recipe.train, run, judge)()
     keep(run, model, task, tokenizer, recipe)
@@ -170,6 +174,7 @@ def _stream(recipe: PretrainRecipe, shards: Shards, documents: Ints, task: Task)
         paired=task.pairs,
         tokens=recipe.train.batch,
         seed=recipe.train.seed,
+        words=task.needs_words,
     )
 
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 BERT_ROLES = {
     "pad": "[PAD]",
@@ -47,6 +48,8 @@ class Sequence:
     spans: Ints | None = None
     truncated: int = 0
     """How many tokens of the text did not fit and were left out; reported, never silent."""
+    words: Bools | None = None
+    """[n] bool, whether each token begins a word; None where nobody asked."""
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clozeworks.core.records import Ints, Sequence
+from clozeworks.core.records import Bools, Ints, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,8 @@ class Batch:
 
     input_ids, positions, segments [T] int64; offsets [N + 1] int64 token bounds of the sequences;
     groups [G + 1] int64 sequence bounds of the groups; index [G] int64 numbers of the groups;
-    targets: whatever the task adds, by name.
+    targets: whatever the task adds, by name; words [T] bool: whether each token begins a word, None
+    where nobody asked (never moved to a device: masks are drawn before).
     """
 
     input_ids: Tensor
@@ -37,6 +38,7 @@ class Batch:
     groups: Tensor
     index: Tensor
     targets: dict[str, Tensor] = field(default_factory=dict)
+    words: Bools | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -71,6 +73,7 @@ def pack(groups: Items[Group]) -> Batch:
     lengths = np.array([len(s) for s in sequences], dtype=np.int64)
     offsets = bounds(lengths)
     positions = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+    words = [s.words for s in sequences if s.words is not None]
     return Batch(
         input_ids=torch.from_numpy(np.concatenate([s.ids for s in sequences])),
         positions=torch.from_numpy(positions),
@@ -78,6 +81,7 @@ def pack(groups: Items[Group]) -> Batch:
         offsets=torch.from_numpy(offsets),
         groups=torch.from_numpy(bounds(np.array([len(g.sequences) for g in groups]))),
         index=torch.from_numpy(np.array([g.index for g in groups], dtype=np.int64)),
+        words=np.concatenate(words) if len(words) == len(sequences) else None,
     )
 
 

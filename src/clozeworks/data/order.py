@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from clozeworks.core.errors import UserError
-from clozeworks.core.records import Ints, Sequence, Vocabulary
+from clozeworks.core.records import Bools, Ints, Sequence, Vocabulary
 from clozeworks.data.batches import Group
 from clozeworks.data.draw import permutation
 from clozeworks.data.pairs import Plan, pairs, windows
@@ -22,6 +22,10 @@ class Corpus(Protocol):
 
     def take(self, start: int, stop: int) -> Ints:
         """Tokens of a range."""
+        ...
+
+    def word_starts(self, start: int, stop: int) -> Bools:
+        """Which of them begin a word."""
         ...
 
 
@@ -85,12 +89,14 @@ class ShardStream:
         paired: bool,
         tokens: int,
         seed: int,
+        words: bool = False,
     ) -> None:
+        """`words`: whether Sequences tell where words begin."""
         if len(documents) == 0:
             raise UserError("there is no document to train on; give more text")
         self._corpus, self._documents, self._vocabulary = corpus, documents, vocabulary
         self._max_length, self._paired = max_length, paired
-        self._tokens, self._seed = tokens, seed
+        self._tokens, self._seed, self._words = tokens, seed, words
         self._planned: tuple[int, Plan] | None = None
 
     def plan(self, epoch: int) -> Plan:
@@ -128,4 +134,13 @@ class ShardStream:
         ids = np.concatenate([cls, first, sep, *tail]).astype(np.int64)
         segments = np.zeros(len(ids), dtype=np.int64)
         segments[len(first) + 2 :] = 1
-        return Group(index, [Sequence(ids, segments)], int(plan.random[index]))
+        words = self._word_starts(plan, index) if self._words else None
+        return Group(index, [Sequence(ids, segments, words=words)], int(plan.random[index]))
+
+    def _word_starts(self, plan: Plan, index: int) -> Bools:
+        """Which tokens of an item begin a word, special tokens among them."""
+        special = np.ones(1, dtype=np.bool_)
+        first = self._corpus.word_starts(*plan.first[index].tolist())
+        second = self._corpus.word_starts(*plan.second[index].tolist())
+        tail = [second, special] if len(second) else []
+        return np.concatenate([special, first, special, *tail])

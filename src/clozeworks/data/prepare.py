@@ -29,6 +29,8 @@ from clozeworks.data.shards import (
 )
 from clozeworks.data.sources.base import PACKED, format_of
 from clozeworks.data.workers import Job, Workers, id_type, make_shard, packed
+from clozeworks.text.alphabet import is_chinese
+from clozeworks.text.segmenters import pick_segmenter
 from clozeworks.text.tokenizer import Tokenizer
 
 
@@ -45,6 +47,9 @@ class PrepareSettings(Settings):
     """Processes to use; by default one for each core. The result does not depend on it."""
     shard_megabytes: float = Field(default=8, gt=0)
     """Text of one shard: also about a tenth of the memory that each process takes."""
+    words: str = "auto"
+    """How Chinese is cut into words, for masking whole ones: jieba, characters (each is a word),
+    auto for jieba where it is installed, or none to write no bounds of words."""
 
 
 class _Unreadable(UserError):
@@ -66,6 +71,8 @@ def prepare(
     total = _megabytes(paths, settings.format)
     if _begin(out, plan, tokenizer):
         return Shards.open(out).manifest
+    if (settings.words, plan.words) == ("auto", "characters") and _knows_chinese(tokenizer):
+        say("jieba is not installed: every Chinese character counts as a word ([zh] installs it)")
     try:
         with explained(out), Meter("prepare", total, "MB") as meter:
             manifest = _prepare(paths, plan, tokenizer, out, settings, meter)
@@ -83,6 +90,7 @@ def _plan(paths: Sequence[Path], tokenizer: Tokenizer, settings: PrepareSettings
     for path in paths:
         if path.is_dir():
             raise UserError(f"{path} is a folder; name the files in it, for example {path}/*.txt")
+    segmenter = pick_segmenter(settings.words)
     with explained(paths[0], "read"):
         sources = [Origin(name=path.name, sha256=digest(path)) for path in paths]
     return Plan(
@@ -90,7 +98,13 @@ def _plan(paths: Sequence[Path], tokenizer: Tokenizer, settings: PrepareSettings
         sources=sources,
         column=settings.column,
         shard_megabytes=settings.shard_megabytes,
+        words=None if segmenter is None else segmenter.identity,
+        format=1 if segmenter is None else 2,
     )
+
+
+def _knows_chinese(tokenizer: Tokenizer) -> bool:
+    return any(is_chinese(piece) for piece in tokenizer.pieces if len(piece) == 1)
 
 
 def _begin(out: Path, plan: Plan, tokenizer: Tokenizer) -> bool:
@@ -145,7 +159,7 @@ def _prepare(
     documents = Documents(paths, settings.column, settings.encoding, settings.format)
     shards: dict[str, Shard] = {}
     jobs = _unfinished(_jobs(documents, settings.shard_megabytes), out, plan, shards, meter)
-    for job, shard in _made(jobs, tokenizer, out, settings.processes or _cores()):
+    for job, shard in _made(jobs, tokenizer, out, settings):
         shards[job.name] = shard
         meter.advance(job.megabytes)
     ordered = [shards[name] for name in sorted(shards)]
@@ -197,16 +211,17 @@ def _unfinished(
 
 
 def _made(
-    jobs: Iterator[Job], tokenizer: Tokenizer, out: Path, processes: int
+    jobs: Iterator[Job], tokenizer: Tokenizer, out: Path, settings: PrepareSettings
 ) -> Iterator[tuple[Job, Shard]]:
     """Each job with its shard; a single job, or a single process, needs no other process."""
-    folder = out / "shards"
+    folder, processes = out / "shards", settings.processes or _cores()
     first = list(islice(jobs, 2))
     if processes == 1 or len(first) < 2:
+        segmenter = pick_segmenter(settings.words)
         for job in chain(first, jobs):
-            yield job, make_shard(job, tokenizer, folder)
+            yield job, make_shard(job, tokenizer, folder, segmenter)
         return
-    with Workers(out / "tokenizer", folder, processes) as workers:
+    with Workers(out / "tokenizer", folder, processes, settings.words) as workers:
         yield from workers.make(chain(first, jobs))
 
 

@@ -1,6 +1,7 @@
 """Shards: the one form of tokenised text on disk, and its manifest."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -11,14 +12,13 @@ from clozeworks.core.bundle import read_json
 from clozeworks.core.config import Settings, validated
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import digest, existing, write_file, write_folder
-from clozeworks.core.records import Ints
+from clozeworks.core.records import Bools, Ints
 
 MANIFEST = "manifest.json"
 PLAN = "plan.json"
-ARRAYS = ("ids", "sentences", "documents")
 REMEDY = "remove the folder and prepare the corpus again"
-OPEN_SHARDS = 128
-"""Shards mapped into memory at once; each holds a file open."""
+OPEN_FILES = 128
+"""Files of shards mapped into memory at once; each is held open."""
 
 
 class Origin(Settings):
@@ -31,8 +31,10 @@ class Origin(Settings):
 class Plan(Settings):
     """What decides every byte of the shards; another plan needs another folder."""
 
-    format: Literal[1] = 1
-    """Version of the folder's form."""
+    words: str | None = None
+    """The segmenter that found the bounds of words; None where there are none."""
+    format: Literal[1, 2] = 1
+    """Version of the folder's form; 2 has `words`."""
     tokenizer: str
     """Hash of the tokenizer, which is saved beside the shards."""
     sources: list[Origin]
@@ -91,7 +93,7 @@ class Shards:
         self.folder = folder
         self.manifest = manifest
         self._starts = _running([shard.tokens for shard in manifest.shards])
-        self._mapped: dict[int, npt.NDArray[np.unsignedinteger]] = {}
+        self._mapped: dict[tuple[int, str], npt.NDArray[np.unsignedinteger]] = {}
         self.sentences = self._joined("sentences", [s.tokens for s in manifest.shards])
         self.documents = self._joined("documents", [s.sentences for s in manifest.shards])
 
@@ -126,22 +128,37 @@ class Shards:
 
     def take(self, start: int, stop: int) -> Ints:
         """Token ids from `start` to `stop`, counted over all shards, int64 [stop - start]."""
+        parts = [self._map(s, "ids")[begin:end] for s, begin, end in self._ranges(start, stop)]
+        return np.concatenate(parts, dtype=np.int64) if parts else np.zeros(0, dtype=np.int64)
+
+    def word_starts(self, start: int, stop: int) -> Bools:
+        """Which tokens from `start` to `stop` begin a word, bool [stop - start].
+
+        Only where the manifest says `words`.
+        """
+        parts = []
+        for shard, begin, end in self._ranges(start, stop):
+            stored = self._map(shard, "words")[begin // 8 : -(-end // 8)]
+            bits = np.unpackbits(stored, bitorder="little")
+            parts.append(bits[begin % 8 : begin % 8 + end - begin])
+        return np.concatenate(parts).astype(np.bool_) if parts else np.zeros(0, dtype=np.bool_)
+
+    def _ranges(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """A range of tokens as ranges within shards: (shard, start, stop)."""
         if not 0 <= start <= stop <= self.manifest.tokens:
             raise IndexError(f"tokens {start} to {stop} of {self.manifest.tokens}")
-        parts = []
         shard = int(np.searchsorted(self._starts, start, side="right")) - 1
         while start < stop:
             first, end = int(self._starts[shard]), int(self._starts[shard + 1])
-            parts.append(self._ids(shard)[start - first : min(stop, end) - first])
+            yield shard, start - first, min(stop, end) - first
             start, shard = min(stop, end), shard + 1
-        return np.concatenate(parts, dtype=np.int64) if parts else np.zeros(0, dtype=np.int64)
 
-    def _ids(self, shard: int) -> npt.NDArray[np.unsignedinteger]:
-        if shard not in self._mapped:
-            if len(self._mapped) >= OPEN_SHARDS:
+    def _map(self, shard: int, name: str) -> npt.NDArray[np.unsignedinteger]:
+        if (shard, name) not in self._mapped:
+            if len(self._mapped) >= OPEN_FILES:
                 del self._mapped[next(iter(self._mapped))]
-            self._mapped[shard] = self._load(shard, "ids", mmap_mode="r")
-        return self._mapped[shard]
+            self._mapped[shard, name] = self._load(shard, name, mmap_mode="r")
+        return self._mapped[shard, name]
 
     def _load(
         self, shard: int, name: str, mmap_mode: Literal["r"] | None = None
@@ -166,9 +183,9 @@ def _running(totals: list[int]) -> Ints:
 def write_shard(path: Path, arrays: dict[str, npt.NDArray[np.generic]], shard: Shard) -> Shard:
     """Write a shard's arrays and its record as one folder; returns the record with its sizes."""
     with write_folder(path, replace=True) as aside:
-        for name in ARRAYS:
-            _save(aside / f"{name}.npy", arrays[name])
-        files = [aside / f"{name}.npy" for name in ARRAYS]
+        for name, array in arrays.items():
+            _save(aside / f"{name}.npy", array)
+        files = [aside / f"{name}.npy" for name in arrays]
         sizes = {file.name: file.stat().st_size for file in files}
         hashes = {file.name: digest(file) for file in files}
         shard = shard.model_copy(update={"bytes": sizes, "sha256": hashes})

@@ -10,22 +10,27 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+import numpy.typing as npt
 
 import clozeworks
 from clozeworks.core.config import validated
 from clozeworks.core.errors import UserError
+from clozeworks.core.records import Bools, Ints
 from clozeworks.data.documents import Document
 from clozeworks.data.shards import Shard, write_shard
 from clozeworks.text.load import load_tokenizer
+from clozeworks.text.segmenters import pick_segmenter
+from clozeworks.text.segmenters.base import Segmenter
 from clozeworks.text.sentences import sentence_spans
 from clozeworks.text.tokenizer import Tokenizer
+from clozeworks.text.words import WordBounds
 
 AT_ONCE = 512
 """Sentences tokenised at once: bounds the memory of the tokenizer's results."""
@@ -57,40 +62,67 @@ def packed(document: Document) -> bytes:
     return json.dumps(document, ensure_ascii=False).encode() + b"\n"
 
 
-def make_shard(job: Job, tokenizer: Tokenizer, folder: Path) -> Shard:
+def make_shard(
+    job: Job, tokenizer: Tokenizer, folder: Path, segmenter: Segmenter | None = None
+) -> Shard:
     """Split the documents into sentences, tokenise these, and write the shard into `folder`.
 
-    Sentences without a token, and documents without such a sentence, are left out.
+    Sentences without a token, and documents without such a sentence, are left out. With a
+    segmenter, a bit for each token says whether it begins a word.
     """
-    ids: list[np.ndarray] = []
-    lengths: list[int] = []
-    documents = [0]
-    dtype = id_type(tokenizer)
-    for sentences, ends in _batches(map(json.loads, io.BytesIO(job.documents))):
-        for place, tokens in enumerate(tokenizer.tokenize(sentences)):
-            if len(tokens):
-                ids.append(tokens.astype(dtype))
-                lengths.append(len(tokens))
-            if place in ends and len(lengths) > documents[-1]:
-                documents.append(len(lengths))
-    joined = np.concatenate(ids, dtype=dtype) if ids else np.zeros(0, dtype=dtype)
-    arrays = {
-        "ids": joined,
-        "sentences": np.cumsum([0, *lengths], dtype=np.int64),
-        "documents": np.array(documents, dtype=np.int64),
-    }
+    arrays = _arrays(job, tokenizer, segmenter)
     shard = Shard(
         name=job.name,
         source=job.source,
         tokenizer=tokenizer.hash,
-        documents=len(documents) - 1,
-        sentences=len(lengths),
-        tokens=len(joined),
-        unknown=int(np.count_nonzero(joined == tokenizer.vocabulary.unknown)),
+        documents=len(arrays["documents"]) - 1,
+        sentences=len(arrays["sentences"]) - 1,
+        tokens=len(arrays["ids"]),
+        unknown=int(np.count_nonzero(arrays["ids"] == tokenizer.vocabulary.unknown)),
         bytes={},
         sha256={},
     )
     return write_shard(folder / job.name, arrays, shard)
+
+
+def _arrays(
+    job: Job, tokenizer: Tokenizer, segmenter: Segmenter | None
+) -> dict[str, npt.NDArray[np.generic]]:
+    """What the shard's files hold."""
+    dtype = id_type(tokenizer)
+    ids = [np.zeros(0, dtype=dtype)]
+    starts = [_NO_BOUNDS]
+    lengths: list[int] = []
+    documents = [0]
+    tokenize = _with_bounds(tokenizer, segmenter)
+    for sentences, ends in _batches(map(json.loads, io.BytesIO(job.documents))):
+        for place, (tokens, begins) in enumerate(tokenize(sentences)):
+            if len(tokens):
+                ids.append(tokens.astype(dtype))
+                starts.append(begins)
+                lengths.append(len(tokens))
+            if place in ends and len(lengths) > documents[-1]:
+                documents.append(len(lengths))
+    arrays: dict[str, npt.NDArray[np.generic]] = {
+        "ids": np.concatenate(ids),
+        "sentences": np.cumsum([0, *lengths], dtype=np.int64),
+        "documents": np.array(documents, dtype=np.int64),
+    }
+    if segmenter is not None:
+        arrays["words"] = np.packbits(np.concatenate(starts), bitorder="little")
+    return arrays
+
+
+_NO_BOUNDS = np.zeros(0, dtype=np.bool_)
+
+
+def _with_bounds(
+    tokenizer: Tokenizer, segmenter: Segmenter | None
+) -> Callable[[Sequence[str]], Iterable[tuple[Ints, Bools]]]:
+    """What turns sentences into their ids and word bounds (empty where nobody looks for them)."""
+    if segmenter is not None:
+        return WordBounds(tokenizer, segmenter).tokenize
+    return lambda sentences: ((ids, _NO_BOUNDS) for ids in tokenizer.tokenize(sentences))
 
 
 def id_type(tokenizer: Tokenizer) -> np.dtype[np.unsignedinteger]:
@@ -121,9 +153,9 @@ class Workers:
     that scripts and notebooks need no `if __name__ == "__main__"`.
     """
 
-    def __init__(self, tokenizer: Path, folder: Path, processes: int) -> None:
-        self._tokenizer = tokenizer
-        self._folder = folder
+    def __init__(self, tokenizer: Path, folder: Path, processes: int, words: str = "none") -> None:
+        """`words` names the segmenter."""
+        self._arguments = (str(tokenizer), str(folder), words)
         self._processes = processes
         self._threads = ThreadPoolExecutor(processes)
         self._idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
@@ -188,7 +220,7 @@ class Workers:
         }
         call = "import sys; from clozeworks.data.workers import serve; serve(*sys.argv[1:])"
         worker = subprocess.Popen(
-            [sys.executable, "-P", "-c", call, str(self._tokenizer), str(self._folder)],
+            [sys.executable, "-P", "-c", call, *self._arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
@@ -197,15 +229,15 @@ class Workers:
         return worker
 
 
-def serve(tokenizer: str, folder: str) -> None:
+def serve(tokenizer: str, folder: str, words: str) -> None:
     """What a worker does: read jobs from stdin until it ends, answer each with a line of JSON."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that started this one
-    loaded = load_tokenizer(tokenizer)
+    loaded, segmenter = load_tokenizer(tokenizer), pick_segmenter(words)
     while header := sys.stdin.buffer.readline():
         name, size = header.decode().split()
         job = Job(name, sys.stdin.buffer.read(int(size)), 0)
         try:
-            answer = make_shard(job, loaded, Path(folder)).model_dump_json()
+            answer = make_shard(job, loaded, Path(folder), segmenter).model_dump_json()
         except UserError as error:
             answer = json.dumps({"error": str(error)})
         print(answer, flush=True)

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from collections.abc import Sequence as Items
+from copy import copy
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -26,6 +27,8 @@ class Draw(NamedTuple):
 
     seed: int
     epoch: int
+    progress: float = 0.0
+    """Share of the run's steps that are done: what changes over a run is a function of it."""
 
 
 class Task(ABC):
@@ -67,6 +70,16 @@ class Task(ABC):
     def pairs(self) -> bool:
         """Whether sequences cut from a corpus are pairs of segments."""
         return False
+
+    @property
+    def needs_words(self) -> bool:
+        """Whether its Sequences must tell where words begin."""
+        return False
+
+    @property
+    def judged(self) -> "Task":
+        """The task whose loss on held-out data is reported: itself, unless its settings move it."""
+        return self
 
     # === Data ===
 
@@ -170,6 +183,16 @@ class Joint(Task):
     @property
     def pairs(self) -> bool:
         return any(part.pairs for part in self.parts)
+
+    @property
+    def needs_words(self) -> bool:
+        return any(part.needs_words for part in self.parts)
+
+    @property
+    def judged(self) -> Task:
+        judged = copy(self)
+        judged._parts = tuple(part.judged for part in self.parts)
+        return judged
 
     def features(self, examples: Items[Any], tokenizer: Tokenizer) -> list[list[Sequence]]:
         return self.parts[0].features(examples, tokenizer)

@@ -1,7 +1,9 @@
 """Masked language modelling: hide some tokens, ask for them back (Devlin et al. 2018, 3.1)."""
 
 from collections.abc import Sequence as Items
-from typing import Any, Self
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -9,9 +11,13 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from clozeworks.core.config import Settings
-from clozeworks.core.records import Example, Ints, Prediction, Sequence
+from clozeworks.core.course import Course
+from clozeworks.core.errors import UserError
+from clozeworks.core.records import Bools, Example, Ints, Prediction, Sequence
 from clozeworks.data.batches import Batch, Group
 from clozeworks.data.draw import below, uniform
+from clozeworks.data.masking import LONGEST, Chosen, Counters, Rule, Unit, choose
+from clozeworks.data.names import Names
 from clozeworks.model.cloze import Workspace, cloze_loss
 from clozeworks.model.heads import AnyEncoder, Model, TokenHead
 from clozeworks.model.rows import rounded
@@ -19,25 +25,56 @@ from clozeworks.tasks.base import Draw, Output, Part, Task
 from clozeworks.text.tokenizer import Tokenizer
 
 
-class MlmConfig(Settings):
+class Masking(Settings):
     """How tokens are hidden."""
 
-    rate: float = Field(default=0.15, gt=0, lt=1)
-    """Share of a sequence's ordinary tokens to predict; at least one is."""
-    masked: float = Field(default=0.8, ge=0, le=1)
-    """Of those, the share replaced by [MASK]."""
-    random: float = Field(default=0.1, ge=0, le=1)
+    rate: float | str = 0.15
+    """Share of a sequence's ordinary tokens to predict; at least one is. "0.3 -> 0.15" goes from
+    one share to another over the run."""
+    masked: float | str = 0.8
+    """Of those, the share replaced by [MASK]; it may change over the run too."""
+    random: float | str = 0.1
     """Of those, the share replaced by a random ordinary token; the rest stay as they are."""
-    top: int = Field(default=5, gt=0)
-    """How many fillings to name for each [MASK] when predicting."""
+    unit: Unit = "token"
+    """What is hidden together: token, word, span (of words), ngram (of words), or entity (words,
+    and the names of a list)."""
+    longest: int | None = Field(default=None, ge=1)
+    """Most words of a span or n-gram; by default 10 and 3."""
+    stop: float = Field(default=0.2, gt=0, lt=1)
+    """Chance that a span ends with each of its words: 0.2 makes 3.8 words on average."""
+    most_pieces: int = Field(default=16, ge=1)
+    """Longest word, in pieces, that may be hidden; longer ones, such as addresses, are left."""
+    names: Path | None = None
+    """File of names for `entity`, one a line."""
+    decided: Literal["token", "unit"] = "token"
+    """Whether masked, random or kept is decided for each token, or once for all of a unit."""
+    masks: Literal["dynamic", "static"] = "dynamic"
+    """Whether each epoch hides other tokens, or the same ones as the first."""
 
     @model_validator(mode="after")
-    def _shares_fit(self) -> Self:
-        if self.masked + self.random > 1:
+    def _possible(self) -> Self:
+        rate, masked, random = (Course.of(v) for v in (self.rate, self.masked, self.random))
+        if not 0 < min(rate) <= max(rate) < 1:
+            raise ValueError(f"rate {self.rate} is not between 0 and 1")
+        for name, share in (("masked", masked), ("random", random)):
+            if not 0 <= min(share) <= max(share) <= 1:
+                raise ValueError(f"{name} {getattr(self, name)} is no share from 0 to 1")
+        if any(m + r > 1 + 1e-9 for m, r in zip(masked, random, strict=True)):
             raise ValueError(
                 f"masked {self.masked} and random {self.random} together are more than 1"
             )
+        if (self.unit == "entity") != (self.names is not None):
+            raise ValueError("unit = 'entity' and names, a file of them, go together")
+        if self.longest is not None and self.unit not in LONGEST:
+            raise ValueError(f"longest is for units {' and '.join(LONGEST)}, not {self.unit!r}")
         return self
+
+
+class MlmConfig(Masking):
+    """How tokens are hidden, and filled in."""
+
+    top: int = Field(default=5, gt=0)
+    """How many fillings to name for each [MASK] when predicting."""
 
 
 class MlmExample(Example):
@@ -72,8 +109,25 @@ class Mlm(Task):
 
     def __init__(self, config: Settings, vocabulary: Any, labels: Items[str] = ()) -> None:
         super().__init__(config, vocabulary, labels)
-        self._special = np.array(sorted(vocabulary.special), dtype=np.int64)
+        self._ordinary = np.ones(vocabulary.size, dtype=np.bool_)
+        self._ordinary[list(vocabulary.special)] = False
+        self._rate, self._masked, self._random = map(
+            Course.of, (self.config.rate, self.config.masked, self.config.random)
+        )
         self._space = Workspace()
+        self.names: Names | None = None
+        """The names to hide whole, once somebody has read them from their file."""
+
+    @property
+    def needs_words(self) -> bool:
+        return self.config.unit != "token"
+
+    @cached_property
+    def judged(self) -> "Mlm":
+        """Fifteen in a hundred single tokens, masked as BERT's, whatever the training does."""
+        judged = Mlm(MlmConfig(), self.vocabulary)
+        judged._space = self._space
+        return judged
 
     def features(self, examples: Items[MlmExample], tokenizer: Tokenizer) -> list[list[Sequence]]:
         mask = self.vocabulary.pieces[self.vocabulary.mask]
@@ -83,15 +137,18 @@ class Mlm(Task):
     def mark(self, batch: Batch, groups: Items[Group], draw: Draw) -> Batch:
         """Hide tokens: `mlm_rows` [M] int64 and the true ids `mlm_labels` [M] int64."""
         ids = batch.input_ids.numpy().copy()
-        counters = _token_counters(batch, draw)
-        rows = self._chosen(ids, batch.offsets.numpy(), counters)
+        key = Counters.of(batch, draw.seed, 0 if self.config.masks == "static" else draw.epoch)
+        rows, units = self._chosen(ids, batch.words, draw.progress, key)
         labels = ids[rows]
-        at = tuple(c if isinstance(c, int) else c[rows] for c in counters)
-        action = uniform("mlm.action", *at)
+        at = key.of_tokens(rows)
+        action = uniform(
+            "mlm.action", *(at if self.config.decided == "token" else key.of_tokens(units))
+        )
         drawn = self.vocabulary.drawable[
             below(len(self.vocabulary.drawable), "mlm.replacement", *at)
         ]
-        mask_below, random_below = self.config.masked, self.config.masked + self.config.random
+        mask_below = self._masked.at(draw.progress)
+        random_below = mask_below + self._random.at(draw.progress)
         changed = np.where(action < random_below, drawn, labels)
         ids[rows] = np.where(action < mask_below, self.vocabulary.mask, changed)
         return batch.with_targets(
@@ -100,19 +157,27 @@ class Mlm(Task):
             mlm_labels=torch.from_numpy(labels),
         )
 
-    def _chosen(self, ids: Ints, offsets: Ints, counters: tuple[int | Ints, ...]) -> Ints:
-        """Rows to predict: in each sequence the round(rate · n) lowest draws of its n tokens."""
-        candidates = np.flatnonzero(~np.isin(ids, self._special))
-        owner = np.searchsorted(offsets, candidates, side="right") - 1
-        place = uniform(
-            "mlm.place", *(c if isinstance(c, int) else c[candidates] for c in counters)
+    def _chosen(self, ids: Ints, words: Bools | None, progress: float, key: Counters) -> Chosen:
+        """The tokens to predict. Words end at [CLS] and [SEP], wherever a window was cut."""
+        breaks = np.zeros(len(ids), dtype=np.bool_)
+        breaks[1:] = ((ids == self.vocabulary.cls) | (ids == self.vocabulary.sep))[:-1]
+        breaks[key.offsets[:-1]] = True
+        begins = breaks if words is None else words | breaks
+        if self.needs_words and words is None:
+            raise UserError(
+                f"unit = {self.config.unit!r} needs to know where words begin, and these sequences "
+                "do not tell"
+            )
+        if self.names is not None:
+            begins = self.names.join(ids, begins)
+        rule = Rule(
+            self.config.unit,
+            self._rate.at(progress),
+            self.config.longest or LONGEST.get(self.config.unit, 1),
+            self.config.stop,
+            self.config.most_pieces,
         )
-        order = np.lexsort((place, owner))
-        sizes = np.bincount(owner, minlength=len(offsets) - 1)
-        first = np.cumsum(sizes) - sizes
-        rank = np.arange(len(candidates)) - first[owner[order]]
-        quota = np.maximum(1, np.floor(self.config.rate * sizes + 0.5)).astype(np.int64)
-        return np.sort(candidates[order[rank < quota[owner[order]]]])
+        return choose(rule, self._ordinary[ids], begins, breaks, key)
 
     def head(self, encoder: AnyEncoder) -> nn.Module:
         return TokenHead(encoder.config)
@@ -152,18 +217,3 @@ class Mlm(Task):
 
     def join(self, example: MlmExample, parts: list[Part]) -> MlmPrediction:
         return MlmPrediction(fillings=[f for part in parts for f in part["fillings"]])
-
-
-def _token_counters(batch: Batch, draw: Draw) -> tuple[int | Ints, ...]:
-    """(seed, epoch, group's index, sequence within the group, position) of every token."""
-    lengths = np.diff(batch.offsets.numpy())
-    per_group = np.diff(batch.groups.numpy())
-    index = np.repeat(batch.index.numpy(), per_group)
-    within = np.arange(len(lengths)) - np.repeat(batch.groups.numpy()[:-1], per_group)
-    return (
-        draw.seed,
-        draw.epoch,
-        np.repeat(index, lengths),
-        np.repeat(within, lengths),
-        batch.positions.numpy(),
-    )

@@ -130,15 +130,27 @@ class Tokenizer:
         """The token ids of each text without special tokens, [n] int64: for preparing corpora."""
         return [np.array(ids, dtype=np.int64) for ids, _ in self._contents(texts, spans=False)]
 
+    def tokenize_with_spans(self, texts: Many[str]) -> list[tuple[Ints, Ints]]:
+        """As `tokenize`, and the characters each token covers, [n, 2] int64."""
+        return [
+            (np.array(ids, dtype=np.int64), spans)
+            for ids, spans in self._contents(texts, spans=True)
+            if spans is not None
+        ]
+
     def decode(self, ids: Iterable[int]) -> str:
         """Readable text: pad, cls and sep left out, no spaces inside Chinese."""
         silent = {self.vocabulary.pad, self.vocabulary.cls, self.vocabulary.sep}
         shown = [int(i) for i in ids if int(i) not in silent]
         return _CJK_GAP.sub("", self._library.decode(shown, skip_special_tokens=False))
 
+    def folded(self, text: str) -> str:
+        """The text after folding, which changes characters one for one."""
+        return text.translate(self._folding)
+
     def normalise(self, text: str) -> str:
         """The text after folding and normalisation, as the model of the tokenizer will see it."""
-        folded = text.translate(self._folding)
+        folded = self.folded(text)
         normalizer = self._library.normalizer
         return folded if normalizer is None else str(normalizer.normalize_str(folded))
 

@@ -122,7 +122,7 @@ def prepare(
     groups = stream.groups(cursor.epoch, indices)
     lengths = np.array([sum(map(len, group.sequences)) for group in groups])
     parts = cut(np.arange(len(groups)), lengths, settings.micro_tokens, "tokens")
-    draw = Draw(settings.seed, cursor.epoch)
+    draw = Draw(settings.seed, cursor.epoch, cursor.step / cursor.total)
     return [task.collate([groups[i] for i in part], draw) for part in parts]
 
 
