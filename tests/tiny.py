@@ -7,7 +7,7 @@ from clozeworks import tasks
 from clozeworks.core.records import Sequence
 from clozeworks.data.batches import Group
 from clozeworks.model.config import EncoderConfig
-from clozeworks.model.encoder import Encoder
+from clozeworks.model.heads import encoder_of
 from clozeworks.tasks.base import Draw
 from clozeworks.text.tokenizer import SPECIAL, Tokenizer
 
@@ -45,9 +45,28 @@ def make_task(name, labels=LABELS):
     return tasks.create(name, settings, VOCABULARY, labels if name == "classify" else ())
 
 
+OWN = {
+    "mlm+sop": {"family": "albert", "embedding_size": 16, "groups": 1},
+    "rtd": {
+        "family": "electra",
+        "embedding_size": 16,
+        "head_activation": "gelu",
+        "pooler_activation": "gelu",
+    },
+    "sop": {"family": "transformer", "embedding_norm": False},
+}
+"""What makes of the tiny encoder a family whose folders hold what BERT's do not."""
+
+
+def make_config(task):
+    """The tiny encoder as a family that can be written with the task's heads."""
+    return CONFIG.model_copy(update=OWN.get(task.name, {}))
+
+
 def make_model(task, config=CONFIG, seed=0):
-    """A model whose every parameter matters: no bias is zero, no norm one."""
-    model = task.build(Encoder(config))
+    """A model to be trained whose every parameter matters: no bias is zero, no norm one."""
+    model = task.build(encoder_of(config))
+    task.equip(model)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -81,11 +100,13 @@ def make_examples(task, count, seed=0):
 
     if task.name == "classify":
         return [task.Example(text=text(), label=LABELS[i % len(LABELS)]) for i in range(count)]
-    if task.name == "nsp":
-        kinds = ("next", "random")
+    if task.name in ("nsp", "sop"):
         return [
-            task.Example(text=text(), text_pair=text(), label=kinds[i % 2]) for i in range(count)
+            task.Example(text=text(), text_pair=text(), label=task.words[i % 2])
+            for i in range(count)
         ]
+    if task.name == "rtd":
+        return [task.Example(text=text()) for _ in range(count)]
     return [task.Example(text=f"{text()} [MASK] {text()}") for _ in range(count)]
 
 

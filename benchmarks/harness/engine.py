@@ -79,7 +79,7 @@ def pretraining(shards: Path, length: int, batch: int | None, steps: tuple[int, 
         np.arange(len(corpus.documents) - 1),
         task.vocabulary,
         length,
-        paired=task.pairs,
+        pairs=task.pairs,
         tokens=settings.batch,
         seed=settings.seed,
     )

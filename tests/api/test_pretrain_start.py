@@ -61,7 +61,7 @@ def test_a_fresh_model_starts_near_the_loss_of_guessing_by_frequency(shards):
     documents = np.arange(len(shards.documents) - 1)
     chances = frequencies(shards, documents, vocabulary.size)
     task = create("mlm", {}, vocabulary)
-    stream = ShardStream(shards, documents, vocabulary, 64, paired=False, tokens=512, seed=0)
+    stream = ShardStream(shards, documents, vocabulary, 64, pairs="none", tokens=512, seed=0)
 
     def first_loss(informed):
         config = CONFIG.model_copy(update={"vocab_size": vocabulary.size})

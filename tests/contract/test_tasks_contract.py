@@ -17,6 +17,7 @@ from tiny import (
     LABELS,
     TOKENIZER,
     gap,
+    make_config,
     make_examples,
     make_groups,
     make_model,
@@ -24,7 +25,7 @@ from tiny import (
 )
 
 SINGLE = TASKS.names()
-EVERY = [*SINGLE, "mlm+nsp"]
+EVERY = [*SINGLE, "mlm+nsp", "mlm+sop"]
 
 
 def groups_of(task, count=12):
@@ -149,7 +150,7 @@ def test_decode_gives_a_part_a_sequence_and_join_an_answer_that_can_be_written(n
 @pytest.mark.parametrize("name", EVERY)
 def test_a_bundle_brings_it_back(name, tmp_path):
     task = make_task(name)
-    engine = Engine(make_model(task), task, TOKENIZER)
+    engine = Engine(make_model(task, make_config(task)), task, TOKENIZER)
     labels = LABELS if task.labels else None
     card = Card(task=name, settings=task.settings, labels=labels, calibration=task.calibration)
     write_bundle(tmp_path, engine.model, TOKENIZER, card)

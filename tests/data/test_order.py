@@ -24,13 +24,13 @@ class Corpus:
         return np.arange(start, stop, dtype=np.int64) + 1000
 
 
-def shard_stream(documents, *, paired, tokens=100, seed=0, max_length=30):
+def shard_stream(documents, *, pairs, tokens=100, seed=0, max_length=30):
     return ShardStream(
         Corpus(documents),
         np.arange(len(documents)),
         VOCABULARY,
         max_length,
-        paired=paired,
+        pairs=pairs,
         tokens=tokens,
         seed=seed,
     )
@@ -65,10 +65,10 @@ def test_examples_come_once_an_epoch_in_another_order(unit):
     assert stream.lengths(0).tolist() == list(range(3, 60))
 
 
-@pytest.mark.parametrize("paired", [False, True])
-def test_shards_come_once_an_epoch_as_planned(paired):
+@pytest.mark.parametrize("pairs", ["none", "next", "order"])
+def test_shards_come_once_an_epoch_as_planned(pairs):
     documents = [[7, 3, 9, 12, 4, 8]] * 6 + [[5]] * 3
-    stream = shard_stream(documents, paired=paired)
+    stream = shard_stream(documents, pairs=pairs)
     for epoch in range(3):
         steps, lengths = stream.steps(epoch), stream.lengths(epoch)
         assert sorted(np.concatenate(steps).tolist()) == list(range(len(lengths)))
@@ -76,10 +76,10 @@ def test_shards_come_once_an_epoch_as_planned(paired):
             assert lengths[step].sum() <= 100
         for step in steps:
             for group, length in zip(stream.groups(epoch, step), lengths[step], strict=True):
-                check_group(group, length, stream.plan(epoch), paired)
+                check_group(group, length, stream.plan(epoch))
 
 
-def check_group(group, length, plan, paired):
+def check_group(group, length, plan):
     (sequence,) = group.sequences
     ids = sequence.ids.tolist()
     assert len(ids) == length == len(sequence.segments)
@@ -88,36 +88,38 @@ def check_group(group, length, plan, paired):
     assert ids[: len(first) + 2] == [VOCABULARY.cls, *first, VOCABULARY.sep]
     assert sequence.segments[: len(first) + 2].sum() == 0
     rest = ids[len(first) + 2 :]
-    if paired:
-        start, end = plan.second[group.index]
+    assert group.target == plan.labels[group.index]
+    start, end = plan.second[group.index]
+    if end > start:
         assert rest == [*range(start + 1000, end + 1000), VOCABULARY.sep]
         assert (sequence.segments[len(first) + 2 :] == 1).all()
-        assert group.target == plan.random[group.index]
     else:
         assert rest == []
 
 
 def test_shards_come_in_another_order_each_epoch():
-    stream = shard_stream([[7, 3, 9, 12]] * 20, paired=False)
+    stream = shard_stream([[7, 3, 9, 12]] * 20, pairs="none")
     orders = {tuple(np.concatenate(stream.steps(epoch)).tolist()) for epoch in range(3)}
     assert len(orders) == 3
-    other = shard_stream([[7, 3, 9, 12]] * 20, paired=False, seed=1)
+    other = shard_stream([[7, 3, 9, 12]] * 20, pairs="none", seed=1)
     assert tuple(np.concatenate(other.steps(0)).tolist()) not in orders
 
 
 def test_pairs_differ_between_epochs_and_seeds_and_are_functions_of_them():
     documents = [[4] * 20] * 5
-    stream = shard_stream(documents, paired=True)
+    stream = shard_stream(documents, pairs="next")
     first, second = stream.plan(0), stream.plan(1)
     assert first.second.tolist() != second.second.tolist()
-    assert shard_stream(documents, paired=True).plan(1).second.tolist() == second.second.tolist()
+    assert shard_stream(documents, pairs="next").plan(1).second.tolist() == second.second.tolist()
     assert stream.plan(0).second.tolist() == first.second.tolist()
-    other = shard_stream(documents, paired=True, seed=1)
+    other = shard_stream(documents, pairs="next", seed=1)
     assert other.plan(0).second.tolist() != first.second.tolist()
 
 
 def test_too_little_text_is_an_error_not_an_endless_loop():
     with pytest.raises(UserError, match="no document"):
-        shard_stream([], paired=False)
+        shard_stream([], pairs="none")
     with pytest.raises(UserError, match="no pair of sentences"):
-        shard_stream([[5]], paired=True).steps(0)
+        shard_stream([[5]], pairs="next").steps(0)
+    with pytest.raises(UserError, match="no pair of sentences"):
+        shard_stream([[5]] * 9, pairs="order").steps(0)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clozeworks.data.pairs import held_out, pairs, windows
+from clozeworks.data.pairs import held_out, orders, pairs, windows
 
 corpora = st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=12), min_size=1, max_size=12)
 
@@ -30,7 +30,7 @@ def document_of(corpus, token):
 
 def own_segments(plan):
     """Every first segment, and every second one that follows its first."""
-    return [*plan.first.tolist(), *plan.second[plan.random == 0].tolist()]
+    return [*plan.first.tolist(), *plan.second[plan.labels == 0].tolist()]
 
 
 def many_documents(count=400, sentence_length=5, seed=0):
@@ -67,7 +67,7 @@ def test_segments_fit_are_never_empty_and_stay_in_one_document(corpus, max_lengt
         b - a + d - c + 3
         for (a, b), (c, d) in zip(plan.first.tolist(), plan.second.tolist(), strict=True)
     ]
-    for (a, b), (c, d), random in zip(plan.first, plan.second, plan.random, strict=True):
+    for (a, b), (c, d), random in zip(plan.first, plan.second, plan.labels, strict=True):
         assert a < b and c < d
         own = document_of(corpus, a)
         other = document_of(corpus, c)
@@ -79,24 +79,24 @@ def test_segments_fit_are_never_empty_and_stay_in_one_document(corpus, max_lengt
 
 def test_half_of_the_second_segments_follow():
     plan = plan_of(many_documents(800), max_length=40)
-    assert len(plan.random) > 2000
-    sigma = 0.5 / np.sqrt(len(plan.random))
+    assert len(plan.labels) > 2000
+    sigma = 0.5 / np.sqrt(len(plan.labels))
     # a chunk of one sentence has nothing that follows, so a few more are random
-    assert 0.5 - 4 * sigma < plan.random.mean() < 0.5 + 4 * sigma + 0.08
+    assert 0.5 - 4 * sigma < plan.labels.mean() < 0.5 + 4 * sigma + 0.08
 
 
 def test_one_sentence_documents_can_only_be_paired_with_others():
     plan = plan_of([[5]] * 50, max_length=40)
-    assert len(plan.random) == 50
-    assert plan.random.all()
+    assert len(plan.labels) == 50
+    assert plan.labels.all()
 
 
 @pytest.mark.parametrize("lengths", [[20, 20, 20], [9, 2, 30], [1, 1, 50], [3] * 9, [40, 1]])
 @pytest.mark.parametrize("seed", range(5))
 def test_a_document_alone_is_only_paired_with_itself(lengths, seed):
     plan = plan_of([lengths], max_length=16, key=(seed, 0))
-    assert len(plan.random) > 0
-    assert not plan.random.any()
+    assert len(plan.labels) > 0
+    assert not plan.labels.any()
     used = sum(end - start for start, end in own_segments(plan))
     assert used + plan.trimmed == sum(lengths)
 
@@ -112,7 +112,7 @@ def test_other_documents_are_drawn_evenly():
     seen = np.zeros((20, 20), dtype=int)
     for epoch in range(30):
         plan = plan_of(corpus, 40, (0, epoch))
-        for (a, _), (c, _), random in zip(plan.first, plan.second, plan.random, strict=True):
+        for (a, _), (c, _), random in zip(plan.first, plan.second, plan.labels, strict=True):
             if random:
                 seen[document_of(corpus, a), document_of(corpus, c)] += 1
     assert seen.diagonal().sum() == 0
@@ -126,7 +126,7 @@ def test_a_documents_cuts_depend_on_the_key_and_its_own_number():
 
     def cuts(chosen, key=(0, 0)):
         plan = plan_of(corpus, 20, key, chosen)
-        rows = zip(plan.first.tolist(), plan.random.tolist(), strict=True)
+        rows = zip(plan.first.tolist(), plan.labels.tolist(), strict=True)
         return [row for row in rows if document_of(corpus, row[0][0]) == 5]
 
     alone = cuts([4, 5])
@@ -144,6 +144,99 @@ def test_unchosen_documents_are_never_seen():
     assert {document_of(corpus, token) for token in starts} == set(chosen)
 
 
+# === Order ===
+
+
+def ordered(corpus, max_length=24, key=(0, 0), chosen=None):
+    sentences, documents = bounds_of(corpus)
+    chosen = np.arange(len(corpus)) if chosen is None else np.array(chosen)
+    return orders(sentences, documents, chosen, max_length, key)
+
+
+@given(corpora, st.integers(8, 60), st.integers(0, 5))
+def test_an_order_uses_every_token_once_or_counts_it_as_trimmed(corpus, max_length, seed):
+    plan = ordered(corpus, max_length, (seed, 0))
+    used = np.zeros(sum(map(sum, corpus)), dtype=int)
+    for start, end in [*plan.first.tolist(), *plan.second.tolist()]:
+        used[start:end] += 1
+    assert used.max() <= 1
+    assert (used == 0).sum() == plan.trimmed
+
+
+@given(corpora, st.integers(8, 60), st.integers(0, 5))
+def test_both_segments_are_neighbours_in_one_document(corpus, max_length, seed):
+    plan = ordered(corpus, max_length, (seed, 1))
+    assert (plan.lengths <= max_length).all() and (plan.lengths > 2).all()
+    for (a, b), (c, d), label in zip(plan.first, plan.second, plan.labels, strict=True):
+        if label < 0:
+            assert (c, d) == (0, 0) and a < b
+            continue
+        assert a < b and c < d
+        assert document_of(corpus, min(a, c)) == document_of(corpus, max(b, d) - 1)
+        assert (c < a) == bool(label)
+
+
+@given(st.lists(st.integers(2, 40), min_size=1, max_size=8), st.integers(8, 60))
+def test_where_nothing_is_too_long_the_segments_touch(sizes, max_length):
+    corpus = [[1] * size for size in sizes]
+    plan = ordered(corpus, max_length)
+    assert plan.trimmed == 0
+    for (a, b), (c, d), label in zip(plan.first, plan.second, plan.labels, strict=True):
+        assert label < 0 or (d == a if label else b == c)
+
+
+@given(corpora, st.integers(70, 90))
+def test_where_two_sentences_fit_none_is_cut(corpus, max_length):
+    plan = ordered(corpus, max_length)
+    sentences, _ = bounds_of(corpus)
+    ends = [*plan.first.flatten(), *plan.second[plan.labels >= 0].flatten()]
+    assert plan.trimmed == 0 and set(ends) <= set(sentences)
+
+
+def test_half_of_the_pairs_are_swapped():
+    plan = ordered(many_documents(800), max_length=40)
+    known = plan.labels[plan.labels >= 0]
+    assert len(known) > 1500
+    assert plan.share == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(len(known)))
+    assert plan.share == known.mean()
+
+
+def test_nothing_but_the_order_tells_that_a_pair_is_swapped():
+    """Lengths, trimming and places in the document are alike in both halves."""
+    corpus = [list(np.random.default_rng(i).integers(1, 30, 12)) for i in range(1500)]
+    plan = ordered(corpus, max_length=40)
+    sizes = np.stack([np.diff(plan.first)[:, 0], np.diff(plan.second)[:, 0]])
+    for one in (sizes[0], sizes[1], plan.lengths):
+        halves = one[plan.labels == 0], one[plan.labels == 1]
+        spread = np.sqrt(sum(half.var() / len(half) for half in halves))
+        assert abs(halves[0].mean() - halves[1].mean()) < 4 * spread
+
+
+def test_a_sentence_without_another_stands_alone_and_tells_nothing():
+    plan = ordered([[5], [50], [5, 5], [9]], max_length=22)
+    alone = plan.labels < 0
+    assert plan.first[alone].tolist() == [[0, 5], [5, 25], [25, 45], [45, 55], [65, 74]]
+    assert (~alone).sum() == 1 and plan.trimmed == 0
+    assert plan.lengths.max() == 22
+    assert ordered([[5]] * 9).share is None
+
+
+def test_an_order_depends_on_the_key_and_the_documents_own_number():
+    corpus = [[3] * 30 for _ in range(8)]
+
+    def cuts(chosen, key=(0, 0)):
+        plan = ordered(corpus, 20, key, chosen)
+        rows = zip(plan.first.tolist(), plan.second.tolist(), plan.labels.tolist(), strict=True)
+        return [row for row in rows if document_of(corpus, row[0][0]) == 5]
+
+    alone = cuts([5])
+    assert alone == cuts([4, 5]) == cuts(range(8))
+    assert alone != cuts([5], (0, 1)) and alone != cuts([5], (1, 0))
+
+
+# === Windows, and what is held out ===
+
+
 @given(corpora, st.integers(8, 60))
 def test_windows_cover_every_token_exactly_once(corpus, max_length):
     sentences, documents = bounds_of(corpus)
@@ -156,6 +249,7 @@ def test_windows_cover_every_token_exactly_once(corpus, max_length):
         assert document_of(corpus, start) == document_of(corpus, end - 1)
     full = plan.lengths == max_length
     assert (~full).sum() <= len(corpus)
+    assert (plan.labels == -1).all() and plan.share is None
 
 
 @given(st.integers(1, 500), st.floats(0, 0.9))

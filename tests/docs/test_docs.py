@@ -182,7 +182,7 @@ def flags():
         with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.suppress(SystemExit):
             cli.main(words)
         found[verb] = set(FLAG.findall(text.getvalue())) | EVERYWHERE
-    for task in ("mlm", "nsp"):
+    for task in ("mlm", "nsp", "rtd"):
         with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.suppress(SystemExit):
             cli.main(["pretrain", task, "--help"])
         found["pretrain"] |= set(FLAG.findall(text.getvalue()))

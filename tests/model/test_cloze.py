@@ -1,10 +1,19 @@
-"""Laws of the masked-token loss: it is cross-entropy, in value and in every gradient."""
+"""Laws of the masked-token loss: it is cross-entropy, in value and in every gradient; of draws."""
+
+import math
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from clozeworks.model.cloze import ROWS_AT_ONCE, Workspace, cloze_loss
+from clozeworks.model.cloze import (
+    ROWS_AT_ONCE,
+    Lots,
+    Workspace,
+    cloze_loss,
+    cloze_loss_and_draws,
+    cloze_right,
+)
 from tiny import gap
 
 
@@ -115,3 +124,63 @@ def test_no_rows_cost_nothing_and_can_be_differentiated():
     assert loss.item() == 0
     loss.backward()
     assert x.grad.abs().sum() == 0
+
+
+# === What is right, and what is drawn ===
+
+
+def test_the_likeliest_tokens_that_are_right_are_counted():
+    (x, weight, bias), labels = parts(rows=ROWS_AT_ONCE + 40)
+    best = F.linear(x, weight, bias).argmax(1)
+    labels[::3] = best[::3]
+    right = cloze_right(x, weight, bias, labels[:-5])
+    assert int(right) == int((best == labels)[:-5].sum()) >= len(labels[::3]) - 2
+
+
+def drawn(logits, places, barred=(), *, graded=False, dtype=torch.float32):
+    """Tokens drawn for each place from the softmax of one row of logits."""
+    x = torch.ones(len(places), 1, dtype=dtype, requires_grad=graded)
+    weight = torch.tensor(logits, dtype=dtype)[:, None]
+    bias, labels = torch.zeros(len(logits), dtype=dtype), torch.zeros(len(places)).long()
+    lots = Lots(torch.as_tensor(places, dtype=torch.float64), torch.tensor(barred).long())
+    return cloze_loss_and_draws(x, weight, bias, labels, Workspace(), lots)[1]
+
+
+@pytest.mark.parametrize("graded", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tokens_are_drawn_as_often_as_they_are_likely(graded, dtype):
+    logits = [0.0, 2.0, -30.0, 1.0, -1.0, 3.0]
+    count = 40_000
+    places = torch.rand(count, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = drawn(logits, places, barred=[5], graded=graded, dtype=dtype).bincount(minlength=6)
+    expected = torch.softmax(torch.tensor([*logits[:5], -math.inf]), 0)
+    assert found[2] == found[5] == 0
+    for share, wanted in zip((found / count).tolist(), expected.tolist(), strict=True):
+        # a probability in bf16 is rounded by up to one part in 256
+        rounding = wanted / 256 if dtype == torch.bfloat16 else 0.0
+        room = 4 * math.sqrt(wanted * (1 - wanted) / count) + rounding
+        assert abs(share - wanted) <= room
+
+
+def test_a_draw_is_a_function_of_its_place_that_never_leaves_the_vocabulary():
+    logits = [-200.0, 0.0, 0.0, -200.0]
+    places = [0.0, 0.25, 0.4999, 0.5001, math.nextafter(1, 0)]
+    assert drawn(logits, places).tolist() == [1, 1, 1, 2, 2]
+    assert drawn(logits, places, barred=[1]).tolist() == [2] * 5
+    many = torch.rand(ROWS_AT_ONCE + 9, generator=torch.Generator().manual_seed(1))
+    together = drawn([0.3, 0.1, 0.9, -0.5], many)
+    alone = [int(drawn([0.3, 0.1, 0.9, -0.5], [place])) for place in many[-20:]]
+    assert together[-20:].tolist() == alone
+    assert drawn(logits, []).tolist() == []
+
+
+def test_drawing_changes_neither_the_loss_nor_its_gradients():
+    given, labels = parts(rows=70)
+    expected, gradients = reference(given, labels)
+    lots = Lots(torch.rand(70, dtype=torch.float64), torch.tensor([1, 2]))
+    loss, tokens = cloze_loss_and_draws(*given, labels, Workspace(), lots)
+    assert tokens.dtype == torch.int64 and not tokens.requires_grad
+    loss.backward()
+    assert loss.item() == pytest.approx(float(expected), rel=1e-5)
+    for ours, theirs in zip(given, gradients, strict=True):
+        assert gap(ours.grad.double(), theirs) < 1e-5

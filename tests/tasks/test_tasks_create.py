@@ -9,8 +9,10 @@ import torch
 from clozeworks import tasks
 from clozeworks.core.bundle import Calibration
 from clozeworks.core.errors import UserError
+from clozeworks.data.batches import Group, pack
 from clozeworks.tasks.classify import ClassifyExample
 from clozeworks.tasks.nsp import NspExample
+from clozeworks.tasks.sop import SopExample
 from tiny import DRAW, LABELS, TOKENIZER, VOCABULARY, gap, make_groups, make_model, make_task
 
 
@@ -23,10 +25,58 @@ def test_unknown_names_and_settings_suggest_the_nearest():
         tasks.create("classify", {"max_length": 3}, VOCABULARY, LABELS)
 
 
-@pytest.mark.parametrize("name", ["mlm+classify", "mlm+mlm", "classify+nsp"])
-def test_what_cannot_be_joined_is_refused(name):
-    with pytest.raises(UserError, match="cannot join"):
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("mlm+classify", "join different pretraining objectives"),
+        ("mlm+mlm", "join different pretraining objectives"),
+        ("classify+nsp", "join different pretraining objectives"),
+        ("mlm+nsp+sop", "nsp and sop need different pairs of segments; choose one"),
+        ("mlm+rtd", "rtd brings mlm of its own; leave mlm out"),
+        ("rtd+mlm+sop", "rtd brings mlm of its own; leave mlm out"),
+    ],
+)
+def test_what_cannot_be_joined_is_refused(name, why):
+    with pytest.raises(UserError, match=f"cannot join .*{why}"):
         tasks.create(name, {}, VOCABULARY, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("weights", "why"),
+    [
+        ({"nps": 1.0}, r"weight of 'nps' is not known; did you mean 'nsp'\? \(choices: mlm, nsp\)"),
+        ({"rtd": 1.0}, "weight of 'rtd' is not known"),
+        ({"nsp": -0.1}, "weight of nsp = -0.1 must be 0 or more"),
+        ({"nsp": math.inf}, "weight of nsp = inf must be 0 or more"),
+        ({"nsp": math.nan}, "weight of nsp = nan must be 0 or more"),
+        ({"mlm": 0, "nsp": 0}, "every weight is 0"),
+    ],
+)
+def test_weights_that_cannot_be_are_refused(weights, why):
+    with pytest.raises(UserError, match=why):
+        tasks.create("mlm+nsp", {}, VOCABULARY, weights=weights)
+
+
+def test_weights_are_1_unless_an_objective_or_a_person_says_otherwise():
+    assert tasks.create("mlm+nsp", {}, VOCABULARY).weights == {"mlm": 1, "nsp": 1}
+    assert make_task("classify").weights == {"classify": 1}
+    joint = tasks.create("rtd+sop", {}, VOCABULARY, weights={"sop": 0, "mlm": 2})
+    assert joint.weights == {"mlm": 2, "rtd": 50, "sop": 0}
+
+
+def test_replaced_tokens_may_be_joined_with_pairs():
+    """One pass of the generator, one of the discriminator, which also reads the pair."""
+    joint = make_task("rtd+sop")
+    model = make_model(joint)
+    groups = make_groups()
+    batch = joint.collate(groups, DRAW)
+    together = joint.loss(model, batch, DRAW)
+    assert set(together) == {"mlm", "rtd", "sop"} == set(joint.counts(batch))
+    alone = make_task("rtd").loss(model, batch, DRAW)
+    for name in alone:
+        assert gap(alone[name], together[name]) < 1e-5
+    read, _ = make_task("rtd").begin(model, batch)
+    assert gap(make_task("sop").loss(model, read, DRAW)["sop"], together["sop"]) < 1e-5
 
 
 def test_a_joint_task_takes_its_parts_settings_and_no_others():
@@ -53,8 +103,9 @@ def test_a_joint_loss_is_the_losses_of_its_parts():
         for target, tensor in part.collate(groups, DRAW).targets.items():
             assert torch.equal(tensor, batch.targets[target])
         assert gap(part.loss(model, batch, DRAW)[name], together[name]) < 1e-5
-    assert joint.pairs and joint.from_shards and joint.counts(batch)["nsp"] == len(groups)
-    assert not make_task("mlm").pairs
+    assert joint.from_shards and joint.counts(batch)["nsp"] == len(groups)
+    names = {"mlm": "none", "rtd": "none", "nsp": "next", "mlm+nsp": "next", "mlm+sop": "order"}
+    assert {name: make_task(name).pairs for name in names} == names
 
 
 def test_a_joint_task_predicts_as_its_first_part():
@@ -171,3 +222,33 @@ def test_next_sentence_answers_and_targets():
     assert found[0].probability + found[1].probability == pytest.approx(1)
     examples = [NspExample(**pair, label="next")] * 2
     assert task.metrics(found, examples) == {"accuracy": 0.5}
+
+
+# === sop ===
+
+
+def test_sentence_order_answers_and_targets():
+    """1 is swapped, as Hugging Face's ALBERT numbers them; what is not known counts for nothing."""
+    task = make_task("sop")
+    pair = {"text": "my parcel", "text_pair": "is late"}
+    targets = [
+        task.target(SopExample(**pair, label=label)) for label in ("ordered", "swapped", None)
+    ]
+    assert targets == [0, 1, -1]
+    groups = [Group(i, make_groups()[i].sequences, t) for i, t in enumerate(targets)]
+    assert task.counts(task.collate(groups, DRAW)) == {"sop": 2}
+    parts = task.decode({"logits": torch.tensor([[3.0, 0.0], [0.0, 3.0]])}, pack(groups[:2]))
+    found = [task.join(SopExample(**pair), [part]) for part in parts]
+    assert [p.label for p in found] == ["ordered", "swapped"]
+    assert found[0].probability == pytest.approx(1 / (1 + math.exp(-3)))
+    with pytest.raises(ValueError, match="label"):
+        SopExample(**pair, label="next")
+
+
+def test_a_pair_with_nothing_to_tell_changes_no_loss():
+    task = make_task("sop")
+    model, groups = make_model(task), make_groups()
+    some = [Group(g.index, g.sequences, -1 if g.index == 3 else g.target) for g in groups]
+    without = [g for g in some if g.target >= 0]
+    losses = [task.loss(model, task.collate(g, DRAW), DRAW)["sop"] for g in (some, without)]
+    assert gap(losses[0], losses[1]) < 1e-5

@@ -15,10 +15,11 @@ from clozeworks.core.log import silence
 from clozeworks.core.run import Run
 from clozeworks.data.order import ExampleStream
 from clozeworks.interop.huggingface import write_bundle
-from clozeworks.model.encoder import Encoder, initialise
+from clozeworks.model.encoder import initialise
+from clozeworks.model.heads import encoder_of
 from clozeworks.train.fit import Fit, Fitted
 from clozeworks.train.loop import TrainSettings, held_out_losses
-from tiny import CONFIG, TOKENIZER, make_groups, make_task
+from tiny import TOKENIZER, make_config, make_groups, make_task
 
 SETTINGS = TrainSettings(
     duration="20 steps",
@@ -30,14 +31,16 @@ SETTINGS = TrainSettings(
     precision="fp32",
     checkpoint_minutes=5e-4,
 )
-SMALLER = CONFIG.model_copy(update={"num_layers": 2})
 LENGTHS = [5 + 7 * i % 60 for i in range(60)]
 
 
-def small_run(folder: Path, settings: TrainSettings = SETTINGS, each_judgement=None) -> Fitted:
+def small_run(
+    folder: Path, settings: TrainSettings = SETTINGS, each_judgement=None, name: str = "mlm+nsp"
+) -> Fitted:
     """Train (or go on training) in the folder, and write the Bundle."""
-    task = make_task("mlm+nsp")
-    model = task.build(Encoder(SMALLER))
+    task = make_task(name)
+    model = task.build(encoder_of(make_config(task).model_copy(update={"num_layers": 2})))
+    task.equip(model)
     initialise(model, 0.02, settings.seed)
     held_out = ExampleStream(make_groups([30, 20], seed=5), 400, "tokens", 0)
 
@@ -55,7 +58,10 @@ def small_run(folder: Path, settings: TrainSettings = SETTINGS, each_judgement=N
 
 def what_it_left(folder: Path) -> tuple[dict[str, bytes], list[dict[str, object]]]:
     """The Bundle's files, and every line of the metrics but for the time it took."""
-    files = {p.name: p.read_bytes() for p in sorted((folder / "bundle").iterdir())}
+    bundle = folder / "bundle"
+    files = {
+        str(p.relative_to(bundle)): p.read_bytes() for p in sorted(bundle.rglob("*")) if p.is_file()
+    }
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return files, [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
 

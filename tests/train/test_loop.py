@@ -6,6 +6,7 @@ import torch
 
 from clozeworks.data.batches import Group
 from clozeworks.data.order import ExampleStream
+from clozeworks.tasks.base import Draw
 from clozeworks.train import loop
 from clozeworks.train.loop import (
     TrainSettings,
@@ -19,7 +20,7 @@ from clozeworks.train.optim import Optimizer
 from clozeworks.train.state import Cursor
 from tiny import LABELS, TOKENIZER, gap, make_examples, make_groups, make_model, make_task
 
-NAMES = ["mlm", "nsp", "mlm+nsp", "classify"]
+NAMES = ["mlm", "nsp", "sop", "rtd", "mlm+nsp", "classify"]
 SETTINGS = TrainSettings(precision="fp32", lr=1e-3, batch=8, seed=3)
 
 
@@ -122,7 +123,36 @@ def test_held_out_losses_are_means_that_no_cutting_changes():
     assert held_out_losses(model, task, stream, 50) == pytest.approx(whole, rel=1e-5)
     assert held_out_losses(model, task, stream, 1_000_000) == whole
     assert model.training
-    assert set(whole) == {"mlm", "nsp"}
+    assert set(whole) == {"mlm", "nsp", "mlm_accuracy", "nsp_accuracy"}
+
+
+@pytest.mark.parametrize("name", ["mlm", "nsp", "sop", "rtd"])
+def test_held_out_accuracy_is_the_share_of_right_answers(name):
+    task = make_task(name)
+    model, groups = make_model(task), groups_for(name)
+    found = held_out_losses(model, task, stream_for(name), 200)[f"{name}_accuracy"]
+    right = seen = 0
+    for group in groups:
+        batch = task.collate([group], Draw(0, 0))
+        with torch.no_grad():
+            read, _ = task.begin(model, batch)
+            truth, answers = truth_and_answers(name, model, read)
+        right, seen = right + int((truth == answers).sum()), seen + len(truth)
+    assert 0 < right < seen
+    assert found == pytest.approx(right / seen, abs=2 / seen)
+
+
+def truth_and_answers(name, model, batch):
+    """What a batch's rows really are, and what the model says, written out plainly."""
+    x = model.encoder.encode(model.encoder.embed(batch), batch).x
+    head, targets = model.heads[name], batch.targets
+    if name == "mlm":
+        rows = head(x[targets["mlm_rows"]])
+        logits = rows @ model.encoder.embeddings.tokens.weight.t() + head.bias
+        return targets["mlm_labels"], logits.argmax(1)
+    if name == "rtd":
+        return targets["rtd_replaced"] == 1, torch.sigmoid(head(x[targets["rtd_rows"]])) > 0.5
+    return targets[name], head(model.pooled(x[batch.firsts], batch)).argmax(1)
 
 
 def test_texts_are_learned_through_the_whole_path():

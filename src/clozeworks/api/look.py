@@ -131,6 +131,8 @@ def _of_bundle(path: Path) -> dict[str, str]:
         "weights": ", ".join(f"{p.name} ({p.stat().st_size / 1e6:.1f} MB)" for p in bundle.weights),
         "task": card.task or "–",
     }
+    if bundle.generator is not None:
+        lines["generator"] = str(bundle.generator.path)
     if card.task:
         if labels:
             lines["labels"] = ", ".join(labels)

@@ -16,6 +16,7 @@ from clozeworks.data.shards import Shards
 from clozeworks.metrics.masking import MaskingReport, Sample, Scripts, measure_masking
 from clozeworks.tasks.base import Draw, Task
 from clozeworks.tasks.mlm import Mlm
+from clozeworks.tasks.rtd import Rtd
 from clozeworks.text.pieces import SCRIPTS, piece_scripts
 from clozeworks.text.tokenizer import Tokenizer
 
@@ -25,11 +26,12 @@ MEASURED = 8
 
 
 def hiding(task: Task) -> list[Mlm]:
-    """The parts of a task that hide tokens."""
-    return [part for part in task.parts if isinstance(part, Mlm)]
+    """What hides tokens in the parts of a task."""
+    parts = [part.mlm if isinstance(part, Rtd) else part for part in task.parts]
+    return [part for part in parts if isinstance(part, Mlm)]
 
 
-def equip(task: Task, shards: Shards, tokenizer: Tokenizer) -> dict[str, str]:
+def prepare_masks(task: Task, shards: Shards, tokenizer: Tokenizer) -> dict[str, str]:
     """Give a task the names it is to hide; returns the hashes of their files.
 
     Raises UserError if words are to be hidden and the shards do not tell where they begin.

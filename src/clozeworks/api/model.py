@@ -34,7 +34,7 @@ class Trained(Protocol):
 
 def adopt(parent: Bundle, task: Task, tokenizer: Tokenizer, recipe: Trained) -> Model:
     """The parent's model with the task's heads, on its device, ready to be trained."""
-    opened = open_model(parent, task, recipe.train.seed)
+    opened = open_model(parent, task, recipe.train.seed, to_train=True)
     model, config = opened.model, opened.model.encoder.config
     check_match(tokenizer, config.vocab_size, str(parent.path), parent.card.tokenizer)
     if recipe.scratch:

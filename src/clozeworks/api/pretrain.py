@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 
 from clozeworks import tasks
-from clozeworks.api.masking import equip, report_masks
+from clozeworks.api.masking import prepare_masks, report_masks
 from clozeworks.api.model import adopt, keep
 from clozeworks.core.bundle import open_bundle
 from clozeworks.core.config import Settings
@@ -19,7 +19,7 @@ from clozeworks.core.log import say
 from clozeworks.core.records import Ints
 from clozeworks.core.run import Run
 from clozeworks.data.order import ShardStream
-from clozeworks.data.pairs import Plan, held_out
+from clozeworks.data.pairs import Pairs, Plan, held_out
 from clozeworks.data.shards import MANIFEST, Shards
 from clozeworks.interop.hub import local
 from clozeworks.interop.huggingface import check_class
@@ -59,7 +59,7 @@ class PretrainRecipe(Settings):
     """What the `pretrain` verb needs."""
 
     task: str = "mlm+nsp"
-    """Objectives, joined by +: mlm, nsp."""
+    """Objectives, joined by +: mlm, nsp, sop, rtd."""
     data: Path
     """Folder of shards that `prepare` wrote."""
     out: Path
@@ -80,6 +80,8 @@ class PretrainRecipe(Settings):
     """About how many tokens are held out, by document, to judge on."""
     settings: dict[str, Any] = {}
     """The objectives' own settings."""
+    weights: dict[str, float] = {}
+    """Weights of the losses in the sum that is minimised; absent: 1, and 50 for rtd."""
     train: PretrainSettings = PretrainSettings()
     device: str = "auto"
     """Where to compute: cpu, cuda, or auto for a GPU if there is one."""
@@ -90,7 +92,9 @@ class Pretrained(Settings):
 
     bundle: Path
     held_out: dict[str, float]
-    """Mean of each loss on held-out documents, in nats."""
+    """Mean of each loss on held-out documents, in nats, and the share of right answers."""
+    label_share: float | None
+    """Share of the held-out pairs whose label is 1: what always answering 1 would get right."""
     unigram: float
     """Loss in nats on the held-out tokens of knowing nothing but how frequent each is."""
     cost: str
@@ -104,10 +108,10 @@ def pretrain(recipe: PretrainRecipe) -> Pretrained:
     shards = Shards.open(recipe.data)
     shards.verify()
     tokenizer = load_tokenizer(shards.tokenizer_folder)
-    task = tasks.create(recipe.task, recipe.settings, tokenizer.vocabulary)
+    task = tasks.create(recipe.task, recipe.settings, tokenizer.vocabulary, (), recipe.weights)
     if not task.from_shards:
         raise UserError(f"{recipe.task!r} learns from labelled examples; use `clozeworks finetune`")
-    names = equip(task, shards, tokenizer)
+    names = prepare_masks(task, shards, tokenizer)
     model = _model(recipe, task, tokenizer)
     train, held = held_out(
         len(shards.documents) - 1,
@@ -119,13 +123,15 @@ def pretrain(recipe: PretrainRecipe) -> Pretrained:
     judged_on = _stream(plain, shards, held, judged)
     chances = frequencies(shards, train, tokenizer.vocabulary.size)
     unigram = unigram_loss(shards, held, chances)
-    if recipe.model is None and "mlm" in model.heads:
-        begin_with_frequencies(model, chances)
+    guesser = model if model.generator is None else model.generator
+    if recipe.model is None and "mlm" in guesser.heads:
+        begin_with_frequencies(guesser, chances)
     say(
         f"{len(train):,} documents to learn from, {len(held):,} held out; "
         f"loss of guessing by frequency: {unigram:.3f} nats"
     )
-    say(_described(stream.plan(0), task.pairs))
+    say("to learn from: " + _described(stream.plan(0), task.pairs))
+    say("to judge on: " + _described(judged_on.plan(0), task.pairs))
     report_masks(run, task, stream, tokenizer, recipe.train.seed)
 
     def judge(live: Model) -> Mapping[str, float]:
@@ -137,7 +143,11 @@ def pretrain(recipe: PretrainRecipe) -> Pretrained:
     say("held out: " + ", ".join(f"{name} {value:.4f}" for name, value in fitted.judged.items()))
     say(f"model → {run.bundle}")
     return Pretrained(
-        bundle=run.bundle, held_out=dict(fitted.judged), unigram=unigram, cost=took(fitted.cursor)
+        bundle=run.bundle,
+        held_out=dict(fitted.judged),
+        label_share=judged_on.plan(0).share,
+        unigram=unigram,
+        cost=took(fitted.cursor),
     )
 
 
@@ -154,6 +164,7 @@ def _model(recipe: PretrainRecipe, task: Task, tokenizer: Tokenizer) -> Model:
         heads = frozenset(part.name for part in task.parts)
         check_class(FAMILIES.get(recipe.family)(), heads, objectives)
         model = task.build(encoder_of(config))
+        task.equip(model)
         initialise(model, config.init_std, recipe.train.seed)
         model = model.to(pick_device(recipe.device))
     positions = model.encoder.config.max_positions
@@ -171,26 +182,37 @@ def _stream(recipe: PretrainRecipe, shards: Shards, documents: Ints, task: Task)
         documents,
         task.vocabulary,
         recipe.max_length,
-        paired=task.pairs,
+        pairs=task.pairs,
         tokens=recipe.train.batch,
         seed=recipe.train.seed,
         words=task.needs_words,
     )
 
 
-def _described(plan: Plan, paired: bool) -> str:
-    """What one epoch cuts from the corpus, in a line."""
+LABEL_ONE: dict[Pairs, str] = {"next": "from elsewhere", "order": "swapped"}
+"""What label 1 says of a second segment."""
+
+
+def _described(plan: Plan, kind: Pairs) -> str:
+    """What one epoch cuts from some documents, in a line."""
     lengths = plan.lengths
     line = f"{len(lengths):,} sequences an epoch, {lengths.sum() / max(1, len(lengths)):.0f} tokens"
-    if not paired or not len(lengths):
+    if kind == "none" or plan.share is None:
         return line
+    alone = (plan.labels < 0).mean()
     cut = plan.trimmed / (plan.trimmed + lengths.sum())
-    return f"{line}; {plan.random.mean():.1%} of second segments from elsewhere, {cut:.1%} trimmed"
+    line += f"; {plan.share:.1%} of second segments {LABEL_ONE[kind]}, {cut:.1%} trimmed"
+    return f"{line}, {alone:.1%} alone" if alone else line
 
 
 def _inputs(recipe: PretrainRecipe) -> dict[str, str]:
-    files = open_bundle(local(recipe.model)).files if recipe.model is not None else []
-    return {path.name: digest(path) for path in [recipe.data / MANIFEST, *files]}
+    found = {MANIFEST: digest(recipe.data / MANIFEST)}
+    if recipe.model is None:
+        return found
+    bundle = open_bundle(local(recipe.model))
+    inner = [] if bundle.generator is None else bundle.generator.files
+    files = [*bundle.files, *inner]
+    return found | {str(path.relative_to(bundle.path)): digest(path) for path in files}
 
 
 def frequencies(shards: Shards, documents: Ints, size: int) -> Floats:

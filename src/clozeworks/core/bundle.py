@@ -12,6 +12,8 @@ from clozeworks.core.errors import UserError
 from clozeworks.core.files import existing, explained
 
 CARD = "clozeworks.json"
+GENERATOR = "generator"
+"""Folder inside a Bundle: the model that put in the tokens this one learned to find."""
 
 
 class Fold(Settings):
@@ -115,6 +117,12 @@ class Bundle:
         """Every file that decides what the model says: weights, config, tokenizer, card."""
         names = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", CARD)
         return [*self.weights, *(p for p in (self.path / name for name in names) if p.exists())]
+
+    @property
+    def generator(self) -> "Bundle | None":
+        """The generator it was trained with, where the folder holds one."""
+        inner = self.path / GENERATOR
+        return open_bundle(inner) if (inner / "config.json").exists() else None
 
 
 def open_bundle(path: str | Path) -> Bundle:

@@ -18,7 +18,7 @@ class Group:
     """Its number in the data: draws are a function of it."""
     sequences: list[Sequence]
     target: int = -1
-    """A class, or whether the second segment is random; -1 where there is none."""
+    """A class, or what is to be told of a pair; -1 where there is nothing."""
 
 
 @dataclass(frozen=True)

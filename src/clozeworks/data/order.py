@@ -9,7 +9,7 @@ from clozeworks.core.errors import UserError
 from clozeworks.core.records import Bools, Ints, Sequence, Vocabulary
 from clozeworks.data.batches import Group
 from clozeworks.data.draw import permutation
-from clozeworks.data.pairs import Plan, pairs, windows
+from clozeworks.data.pairs import Pairs, Plan, orders, pairs, windows
 
 Unit = Literal["tokens", "examples"]
 
@@ -86,7 +86,7 @@ class ShardStream:
         vocabulary: Vocabulary,
         max_length: int,
         *,
-        paired: bool,
+        pairs: Pairs,
         tokens: int,
         seed: int,
         words: bool = False,
@@ -95,7 +95,7 @@ class ShardStream:
         if len(documents) == 0:
             raise UserError("there is no document to train on; give more text")
         self._corpus, self._documents, self._vocabulary = corpus, documents, vocabulary
-        self._max_length, self._paired = max_length, paired
+        self._max_length, self._pairs = max_length, pairs
         self._tokens, self._seed, self._words = tokens, seed, words
         self._planned: tuple[int, Plan] | None = None
 
@@ -107,14 +107,16 @@ class ShardStream:
 
     def _make_plan(self, epoch: int) -> Plan:
         sentences, documents = self._corpus.sentences, self._corpus.documents
-        if self._paired:
-            key = (self._seed, epoch)
-            return pairs(sentences, documents, self._documents, self._max_length, key)
-        return windows(sentences, documents, self._documents, self._max_length)
+        if self._pairs == "none":
+            return windows(sentences, documents, self._documents, self._max_length)
+        cut_pairs = pairs if self._pairs == "next" else orders
+        key = (self._seed, epoch)
+        return cut_pairs(sentences, documents, self._documents, self._max_length, key)
 
     def steps(self, epoch: int) -> list[Ints]:
-        lengths = self.plan(epoch).lengths
-        if len(lengths) == 0:
+        plan = self.plan(epoch)
+        lengths = plan.lengths
+        if len(lengths) == 0 or (self._pairs != "none" and plan.share is None):
             raise UserError("the text gives no pair of sentences to learn from; give more text")
         order = permutation(len(lengths), "order", self._seed, epoch)
         return cut(order, lengths, self._tokens, "tokens")
@@ -135,7 +137,7 @@ class ShardStream:
         segments = np.zeros(len(ids), dtype=np.int64)
         segments[len(first) + 2 :] = 1
         words = self._word_starts(plan, index) if self._words else None
-        return Group(index, [Sequence(ids, segments, words=words)], int(plan.random[index]))
+        return Group(index, [Sequence(ids, segments, words=words)], int(plan.labels[index]))
 
     def _word_starts(self, plan: Plan, index: int) -> Bools:
         """Which tokens of an item begin a word, special tokens among them."""

@@ -1,12 +1,15 @@
 """Plans what to cut from a corpus, knowing only sentence lengths: segment pairs, or windows."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from clozeworks.core.records import Ints
 from clozeworks.data.draw import uniform
 
+Pairs = Literal["none", "next", "order"]
+"""What a task wants of a corpus: windows, pairs half of which follow, or pairs half swapped."""
 SHORT_SHARE = 0.1
 """Share of pairs cut to a random shorter length, so that short inputs are seen too."""
 
@@ -15,14 +18,15 @@ SHORT_SHARE = 0.1
 class Plan:
     """What one epoch cuts: token ranges [start, end) of first and second segments.
 
-    first, second [n, 2] int64 (second is empty for windows); random [n] int64: 1 where the second
-    segment is of another document; trimmed: tokens cut off because a pair was too long, or left
+    first, second [n, 2] int64 (second is empty where a segment stands alone); labels [n] int64: 1
+    where the second segment is of another document, or the two are swapped, 0 where it follows, -1
+    where there is nothing to tell; trimmed: tokens cut off because a pair was too long, or left
     alone at the end of a corpus of one document.
     """
 
     first: Ints
     second: Ints
-    random: Ints
+    labels: Ints
     trimmed: int = 0
 
     @property
@@ -31,6 +35,12 @@ class Plan:
         tokens = np.diff(self.first, axis=1) + np.diff(self.second, axis=1)
         special = np.where(self.second[:, 1] > self.second[:, 0], 3, 2)
         return tokens[:, 0] + special
+
+    @property
+    def share(self) -> float | None:
+        """Share of label 1 among the labelled; None where nothing is."""
+        known = self.labels[self.labels >= 0]
+        return float(known.mean()) if len(known) else None
 
 
 def windows(sentences: Ints, documents: Ints, chosen: Ints, max_length: int) -> Plan:
@@ -41,8 +51,7 @@ def windows(sentences: Ints, documents: Ints, chosen: Ints, max_length: int) -> 
     within = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
     begin = np.repeat(starts, pieces) + within * room
     first = np.stack([begin, np.minimum(begin + room, np.repeat(ends, pieces))], 1)
-    nothing = np.zeros_like(first)
-    return Plan(first, nothing, nothing[:, 0])
+    return Plan(first, np.zeros_like(first), np.full(len(first), -1))
 
 
 def pairs(
@@ -56,16 +65,23 @@ def pairs(
     is trimmed at random ends of its longer side. Where a document is cut depends on the key and
     its own number alone; whom it is paired with, on who else is chosen.
     """
-    cutter = _Cutter(sentences.tolist(), documents.tolist(), chosen.tolist(), max_length - 3)
-    for document in chosen.tolist():
-        cutter.cut(document, key)
-    shape = (-1, 2)
-    return Plan(
-        np.array(cutter.first, dtype=np.int64).reshape(shape),
-        np.array(cutter.second, dtype=np.int64).reshape(shape),
-        np.array(cutter.random, dtype=np.int64),
-        cutter.trimmed,
-    )
+    tokens, bounds = sentences.tolist(), documents.tolist()
+    return _Cutter(tokens, bounds, chosen.tolist(), max_length - 3).plan(key)
+
+
+def orders(
+    sentences: Ints, documents: Ints, chosen: Ints, max_length: int, key: tuple[int, int]
+) -> Plan:
+    """Cut the chosen documents into pairs that follow each other, half of them swapped (Lan et al.
+    2020, 3.1); arguments as for `pairs`.
+
+    A pair has as many whole sentences as fit; where two do not fit, they are trimmed as by `pairs`.
+    Every token is used once, or counted as trimmed. A sentence that has no other beside it (a
+    document's only one, or a last one left over) stands alone, in as many windows as it needs, with
+    nothing to tell. What is cut from a document depends on the key and its own number alone.
+    """
+    tokens, bounds = sentences.tolist(), documents.tolist()
+    return _Swapper(tokens, bounds, chosen.tolist(), max_length - 3).plan(key)
 
 
 class _Cutter:
@@ -79,8 +95,17 @@ class _Cutter:
         self.place = {document: i for i, document in enumerate(chosen)}
         self.first: list[tuple[int, int]] = []
         self.second: list[tuple[int, int]] = []
-        self.random: list[int] = []
+        self.labels: list[int] = []
         self.trimmed = 0
+
+    def plan(self, key: tuple[int, int]) -> Plan:
+        """The pairs of all chosen documents."""
+        for document in self.chosen:
+            self.cut(document, key)
+        first, second, labels = (
+            np.array(found, dtype=np.int64) for found in (self.first, self.second, self.labels)
+        )
+        return Plan(first.reshape(-1, 2), second.reshape(-1, 2), labels, self.trimmed)
 
     def cut(self, document: int, key: tuple[int, int]) -> None:
         """Add the pairs of one document."""
@@ -94,9 +119,7 @@ class _Cutter:
 
     def _one(self, document: int, begin: int, end: int, draws: list[float]) -> int:
         """Cut one pair from sentences [begin, end); return where the next one begins."""
-        target = self.room
-        if draws[0] < SHORT_SHARE:
-            target = 2 + int(draws[1] * (self.room - 1))
+        target = self._target(draws[:2])
         chunk = min(end, begin + (2 if self.alone else 1))
         while chunk < end and self.sentences[chunk] - self.sentences[begin] < target:
             chunk += 1
@@ -111,8 +134,12 @@ class _Cutter:
             second = (self.sentences[split], self.sentences[chunk])
         else:
             second = self._elsewhere(document, target - (first[1] - first[0]), draws[4:6])
-        self._add(first, second, not follows, draws[6:8])
+        self._add(first, second, int(not follows), draws[6:8])
         return chunk if follows else split
+
+    def _target(self, draws: list[float]) -> int:
+        """How many tokens a pair is to have: all there is room for, now and then fewer."""
+        return self.room if draws[0] >= SHORT_SHARE else 2 + int(draws[1] * (self.room - 1))
 
     def _elsewhere(self, document: int, target: int, draws: list[float]) -> tuple[int, int]:
         """Sentences of another document, from a random one on, until `target` tokens or its end."""
@@ -126,7 +153,7 @@ class _Cutter:
         return self.sentences[start], self.sentences[stop]
 
     def _add(
-        self, first: tuple[int, int], second: tuple[int, int], random: bool, draws: list[float]
+        self, first: tuple[int, int], second: tuple[int, int], label: int, draws: list[float]
     ) -> None:
         """Trim the longer segment to what fits, cutting a drawn share of it at the front."""
         a, b = first[1] - first[0], second[1] - second[0]
@@ -135,7 +162,54 @@ class _Cutter:
         self.trimmed += over
         self.first.append(_trim(first, cut_a, draws[0]))
         self.second.append(_trim(second, cut_b, draws[1]))
-        self.random.append(int(random))
+        self.labels.append(label)
+
+
+class _Swapper(_Cutter):
+    """The same, with both segments from one place, the later one first in half of the pairs."""
+
+    def cut(self, document: int, key: tuple[int, int]) -> None:
+        begin, end = self.documents[document], self.documents[document + 1]
+        draws = uniform("pairs", *key, document, np.arange(8 * (end - begin) + 1)).tolist()
+        # Where a pair ends, a long sentence waits, since it did not fit: the next pair's first.
+        # Half the documents are cut from their end, so that length does not tell what was first.
+        forward, at = draws[-1] < 0.5, 0
+        while begin < end:
+            size = self._size(begin, end, self._target(draws[at : at + 2]), forward)
+            start = begin if forward else end - size
+            self._one(document, start, start + size, draws[at + 2 : at + 8])
+            begin, end, at = (start + size, end, at + 8) if forward else (begin, start, at + 8)
+
+    def _size(self, begin: int, end: int, target: int, forward: bool) -> int:
+        """How many sentences the next pair takes: two, and as many more as fit."""
+        size = min(2, end - begin)
+        while size < end - begin:
+            start = begin if forward else end - size - 1
+            if self.sentences[start + size + 1] - self.sentences[start] > target:
+                break
+            size += 1
+        return size
+
+    def _one(self, document: int, begin: int, end: int, draws: list[float]) -> int:
+        """Make a pair of sentences [begin, end), or leave a single one alone."""
+        if end - begin == 1:
+            self._single(self.sentences[begin], self.sentences[end])
+            return end
+        split = begin + 1 + int(draws[0] * (end - begin - 1))
+        earlier = (self.sentences[begin], self.sentences[split])
+        later = (self.sentences[split], self.sentences[end])
+        if draws[1] < 0.5:
+            self._add(earlier, later, 0, draws[2:4])
+        else:
+            self._add(later, earlier, 1, draws[2:4])
+        return end
+
+    def _single(self, start: int, stop: int) -> None:
+        """Windows over tokens that have no second segment; they need one special token less."""
+        for begin in range(start, stop, self.room + 1):
+            self.first.append((begin, min(begin + self.room + 1, stop)))
+            self.second.append((0, 0))
+            self.labels.append(-1)
 
 
 def _shares(a: int, b: int, over: int) -> tuple[int, int]:

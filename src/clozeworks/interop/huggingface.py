@@ -4,12 +4,13 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from clozeworks.core.bundle import CARD, Bundle, Card
+from clozeworks.core.bundle import CARD, GENERATOR, Bundle, Card
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import write_folder
 from clozeworks.core.records import as_json
@@ -72,14 +73,23 @@ def labels_of(bundle: Bundle) -> list[str]:
     return [str(id2label[key]) for key in sorted(id2label, key=int)]
 
 
-def open_model(bundle: Bundle, task: Task, seed: int = 0) -> Opened:
+def open_model(bundle: Bundle, task: Task, seed: int = 0, *, to_train: bool = False) -> Opened:
     """Build the task's model with the folder's weights, in fp32 on the CPU.
 
     Heads the folder does not hold, or holds for other labels, are initialised from `seed`; the
-    encoder must be whole. Raises UserError naming the first missing tensor or wrong shape.
+    encoder must be whole. With `to_train` the model has what only training needs, too. Raises
+    UserError naming the first missing tensor or wrong shape.
     """
+
+    def build(encoder: AnyEncoder) -> Model:
+        model = task.build(encoder)
+        if to_train:
+            task.equip(model)
+        return model
+
     other = bool(task.labels) and task.labels != labels_of(bundle)
-    return open_with(bundle, task.build, seed, anew=frozenset({task.name} if other else ()))
+    anew = frozenset({task.name} if other else ())
+    return open_with(bundle, build, seed, anew, more=_generators(bundle) if to_train else {})
 
 
 def open_with(
@@ -88,10 +98,12 @@ def open_with(
     seed: int = 0,
     anew: frozenset[str] = frozenset(),
     without: frozenset[str] = frozenset(),
+    more: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Opened:
     """As `open_model`, for a model that `build` makes; the heads named in `anew` start fresh.
 
-    Tensors named in `without` may be missing, or there though no such model has them.
+    Tensors named in `without` may be missing, or there though no such model has them; those in
+    `more`, by our names, come from elsewhere.
     """
     config, family = config_of(bundle), family_of(bundle)
     theirs = _prefixed(_read(bundle), family)
@@ -99,7 +111,18 @@ def open_with(
         ours = under_our_names(theirs, config, _heads_there(bundle, family), without)
         own = tuple(f"heads.{name}." for name in anew)
         kept = {name: tensor for name, tensor in ours.items() if not name.startswith(own)}
-        return filled(config, kept, build, seed, without)
+        return filled(config, {**kept, **more}, build, seed, without)
+
+
+def _generators(bundle: Bundle) -> State:
+    """The tensors of the generator in the folder, where there is one, as a model names them."""
+    inner = bundle.generator
+    if inner is None:
+        return {}
+    config, family = config_of(inner), family_of(inner)
+    theirs = _prefixed(_read(inner), family)
+    ours = under_our_names(theirs, config, heads_of(inner), frozenset())
+    return {f"{GENERATOR}.{name}": tensor for name, tensor in ours.items()}
 
 
 def under_our_names(
@@ -232,7 +255,8 @@ def write_bundle(folder: str | Path, model: Model, tokenizer: Tokenizer, card: C
     """Write a model folder that `transformers` opens, heads included, with our card beside it.
 
     Weights are fp32 safetensors under the family's names. Written whole or not at all; an existing
-    folder is replaced. Raises UserError if the family has no class with the model's heads.
+    folder is replaced. A generator is written as a folder of its own inside. Raises UserError if
+    the family has no class with the model's heads.
     """
     folder = Path(folder)
     described = FAMILIES.get(model.config.family)()
@@ -242,10 +266,15 @@ def write_bundle(folder: str | Path, model: Model, tokenizer: Tokenizer, card: C
         (aside / "config.json").write_text(_json(config), "utf-8")
         (aside / CARD).write_text(_json(as_json(card)), "utf-8")
         tokenizer.save(aside)
-        state = {name: p.detach().float().cpu() for name, p in model.named_parameters()}
+        generator = f"{GENERATOR}."
+        own = {n: p for n, p in model.named_parameters() if not n.startswith(generator)}
+        state = {name: p.detach().float().cpu() for name, p in own.items()}
         names = described.names(frozenset(model.heads))
         theirs = to_theirs(state, names, described.layers(model.config))
         write_tensors(aside / "model.safetensors", _as_class(theirs, config, described))
+        if model.generator is not None:
+            inner = card.model_copy(update={"task": "mlm", "settings": {}})
+            write_bundle(aside / GENERATOR, model.generator, tokenizer, inner)
     return folder
 
 
@@ -262,8 +291,15 @@ def check_class(
         known = sorted("+".join(sorted(some)) for some in offered)
         raise UserError(
             f"no {family.model_type} model has heads for {'+'.join(sorted(heads))} "
-            f"(choices: {', '.join(known)}); choose another task or family"
+            f"(choices: {', '.join(known)}); choose another task, or a family that has them: "
+            f"{', '.join(_families_with(heads)) or 'none does'}"
         )
+
+
+def _families_with(heads: frozenset[str]) -> list[str]:
+    """The families whose folders hold just these heads."""
+    offered = {name: FAMILIES.get(name).architectures for name in FAMILIES.names()}
+    return [name for name, classes in offered.items() if not classes or heads in classes]
 
 
 def _config(model: Model, family: Family, card: Card) -> dict[str, Any]:

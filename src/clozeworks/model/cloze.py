@@ -1,6 +1,6 @@
 """The masked-token loss: softmax over the vocabulary, with its gradient made in the forward."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +8,8 @@ from torch import Tensor
 
 ROWS_AT_ONCE = 512
 """Rows of logits held in fp32 at a time when only the loss is asked for."""
+DRAWN_AT_ONCE = 64
+"""Rows of probabilities added up in fp32 at a time to draw from: few enough for the cache."""
 
 
 class Workspace:
@@ -25,6 +27,15 @@ class Workspace:
         return held[:size].view(rows, like.shape[0])
 
 
+class Lots(NamedTuple):
+    """What decides the tokens that are drawn from a softmax."""
+
+    places: Tensor
+    """[M] float64 in [0, 1): how far up the row's running total its token lies."""
+    barred: Tensor
+    """Ids [n] int64 that are never drawn."""
+
+
 def cloze_loss(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, space: Workspace) -> Tensor:
     """Sum over rows of -log p(label): x [M, H], weight [V, H], bias [V], labels [M] → scalar fp32.
 
@@ -34,38 +45,98 @@ def cloze_loss(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, space: W
     holds one [M, V] buffer in the weights' dtype; in bf16 the loss value then carries the rounding
     of one probability a row (a few 1e-3, without bias). Without gradients it is exact in fp32.
     """
-    if len(labels) == 0:
-        return (x.sum() * 0).float()
-    if not torch.is_grad_enabled() or not (x.requires_grad or weight.requires_grad):
-        return _plain_loss(x[: len(labels)], weight, bias, labels)
-    loss: Tensor = _ClozeLoss.apply(x, weight, bias, labels, space)  # type: ignore[no-untyped-call]
-    return loss
+    return _loss_and_draws(x, weight, bias, labels, (space, None))[0]
 
 
-def _plain_loss(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tensor:
-    total = torch.zeros((), device=x.device)
+def cloze_loss_and_draws(
+    x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, space: Workspace, lots: Lots
+) -> tuple[Tensor, Tensor]:
+    """As `cloze_loss`, and for each row a token [M] drawn from its softmax, without gradient.
+
+    A draw is a function of the probabilities and the row's place alone: no generator is consumed.
+    """
+    return _loss_and_draws(x, weight, bias, labels, (space, lots))
+
+
+def cloze_right(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tensor:
+    """For how many rows the label is the likeliest token; arguments as for `cloze_loss`."""
+    total = torch.zeros((), dtype=torch.int64, device=x.device)
+    x = x[: len(labels)]
     for rows, gold in zip(x.split(ROWS_AT_ONCE), labels.split(ROWS_AT_ONCE), strict=True):
-        logits = F.linear(rows, weight, bias).float()
-        total += F.cross_entropy(logits, gold, reduction="sum")
+        total += (F.linear(rows, weight, bias).argmax(1) == gold).sum()
     return total
+
+
+def _loss_and_draws(
+    x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, how: tuple[Workspace, Lots | None]
+) -> tuple[Tensor, Tensor]:
+    if len(labels) == 0:
+        return (x.sum() * 0).float(), labels
+    if not torch.is_grad_enabled() or not (x.requires_grad or weight.requires_grad):
+        return _plainly(x[: len(labels)], weight, bias, labels, how[1])
+    loss, drawn = _ClozeLoss.apply(x, weight, bias, labels, *how)  # type: ignore[no-untyped-call]
+    return loss, drawn
+
+
+def _plainly(
+    x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, lots: Lots | None
+) -> tuple[Tensor, Tensor]:
+    total = torch.zeros((), device=x.device)
+    drawn = []
+    for start in range(0, len(labels), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        logits = F.linear(x[rows], weight, bias).float()
+        total += F.cross_entropy(logits, labels[rows], reduction="sum")
+        if lots is not None:
+            drawn.append(_drawn(torch.softmax(logits, 1), Lots(lots.places[rows], lots.barred)))
+    return total, torch.cat(drawn) if drawn else labels.new_empty(0)
+
+
+def _drawn(probs: Tensor, lots: Lots) -> Tensor:
+    """For each row of probabilities [M, V] the token at which their running total passes its place.
+
+    That is a draw with these probabilities (the inverse of their distribution function), and needs
+    one random number a row where Gumbel's way needs one a token.
+    """
+    found = []
+    for rows, places in zip(
+        probs.split(DRAWN_AT_ONCE), lots.places.split(DRAWN_AT_ONCE), strict=True
+    ):
+        shares = rows.to(torch.float32, copy=True).index_fill_(1, lots.barred, 0.0)
+        totals = shares.cumsum_(1)
+        whole = totals[:, -1:]
+        # a place just under 1 may be rounded up to the whole, where there is no token any more
+        wanted = (places[:, None] * whole).float().minimum(whole.nextafter(torch.zeros_like(whole)))
+        found.append(torch.searchsorted(totals, wanted, right=True).flatten())
+    return torch.cat(found).clamp_max(probs.shape[1] - 1)
 
 
 class _ClozeLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, space: Workspace
-    ) -> Tensor:
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        labels: Tensor,
+        space: Workspace,
+        lots: Lots | None,
+    ) -> tuple[Tensor, Tensor]:
         logits = torch.addmm(bias, x, weight.t(), out=space.logits(len(x), weight))
         probs = torch.softmax(logits, 1, out=logits)
+        drawn = labels.new_empty(0) if lots is None else _drawn(probs[: len(labels)], lots)
         gold = probs[: len(labels)].gather(1, labels[:, None]).float()
         loss = -gold.clamp_min(torch.finfo(torch.float32).tiny).log().sum()
         probs[torch.arange(len(labels), device=x.device), labels] -= 1
         probs[len(labels) :] = 0
         ctx.save_for_backward(probs @ weight, probs.t() @ x, probs.sum(0))
-        return loss
+        ctx.mark_non_differentiable(drawn)
+        return loss, drawn
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(
+        ctx: Any, grad: Tensor, _: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
         dx, dweight, dbias = ctx.saved_tensors
         # the saved gradients are ours alone and used once, so they are scaled where they stand
-        return dx.mul_(grad), dweight.mul_(grad), dbias.mul_(grad), None, None
+        return dx.mul_(grad), dweight.mul_(grad), dbias.mul_(grad), None, None, None

@@ -181,10 +181,10 @@ class Layer(nn.Module):
 class Encoder(nn.Module):
     """Packed tokens in, one vector a token out; two doors, `embed` and `encode`."""
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: EncoderConfig, noise: Noise | None = None) -> None:
         super().__init__()
         self.config = config
-        self.noise = Noise()
+        self.noise = noise or Noise()
         self.embeddings = Embeddings(config, self.noise)
         self.layers = nn.ModuleList(
             Layer(config, self.noise, first=i == 0) for i in range(config.num_distinct)

@@ -7,16 +7,16 @@ from torch import Tensor, nn
 
 from clozeworks.model.config import EncoderConfig
 from clozeworks.model.encoder import Encoder, Layer, Packed, activate, norm_of
-from clozeworks.model.noise import Dropout
+from clozeworks.model.noise import Dropout, Noise
 from clozeworks.model.recurrent import Recurrent
 
 AnyEncoder = Encoder | Recurrent
 """What turns packed tokens into vectors; both answer the same calls."""
 
 
-def encoder_of(config: EncoderConfig) -> AnyEncoder:
-    """The encoder a config describes."""
-    return Recurrent(config) if config.recurrent else Encoder(config)
+def encoder_of(config: EncoderConfig, noise: Noise | None = None) -> AnyEncoder:
+    """The encoder a config describes; with `noise`, its dropout draws from that."""
+    return Recurrent(config, noise) if config.recurrent else Encoder(config, noise)
 
 
 class Pooler(nn.Module):
@@ -113,6 +113,8 @@ class Model(nn.Module):
         self.encoder = encoder
         self.pooler = pooler
         self.heads = nn.ModuleDict(heads)
+        self.generator: Model | None = None
+        """A smaller model that fills blanks for this one to judge; there only to be trained."""
 
     @property
     def config(self) -> EncoderConfig:
@@ -124,6 +126,11 @@ class Model(nn.Module):
         """Where the weights are."""
         return self.encoder.embeddings.tokens.weight.device
 
+    @property
+    def tied(self) -> bool:
+        """Whether a head multiplies with the token vectors, so that every one of them learns."""
+        return "mlm" in self.heads or self.generator is not None
+
     def set_dropout(self, share: float) -> None:
         """Drop `share` of hidden values and of attention in the encoder while training."""
         for module in self.encoder.modules():
@@ -131,6 +138,13 @@ class Model(nn.Module):
                 module.share = share
             if isinstance(module, Layer | Recurrent):
                 module.attention_dropout = share
+        if self.generator is not None:
+            self.generator.set_dropout(share)
+
+    def hidden_matrices(self) -> dict[nn.Parameter, int]:
+        """Those of its encoder, as `Encoder.hidden_matrices`, and of its generator's."""
+        more = {} if self.generator is None else self.generator.hidden_matrices()
+        return {**self.encoder.hidden_matrices(), **more}
 
     def pooled_rows(self, batch: Packed) -> Tensor:
         """The rows `pooled` needs: each sequence's first, or all of them where it takes a mean."""

@@ -23,11 +23,11 @@ class Recurrent(nn.Module):
     added to them, and the sum normalised.
     """
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: EncoderConfig, noise: Noise | None = None) -> None:
         super().__init__()
         width = config.hidden_size
         self.config = config
-        self.noise = Noise()
+        self.noise = noise or Noise()
         self.heads = config.num_heads
         self.attention_dropout = config.attention_dropout
         self.embeddings = Embeddings(config, self.noise)

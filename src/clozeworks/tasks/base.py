@@ -1,5 +1,6 @@
 """The Task: all that training, prediction, judging and serving must know of a problem."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from collections.abc import Sequence as Items
@@ -11,8 +12,10 @@ from torch import Tensor, nn
 
 from clozeworks.core.bundle import Calibration
 from clozeworks.core.config import Settings
+from clozeworks.core.errors import UserError, choose
 from clozeworks.core.records import Example, Prediction, Sequence, Vocabulary
 from clozeworks.data.batches import Batch, Group, pack
+from clozeworks.data.pairs import Pairs
 from clozeworks.model.heads import AnyEncoder, Model, Pooler
 from clozeworks.text.tokenizer import Tokenizer
 
@@ -20,6 +23,8 @@ Output = dict[str, Tensor]
 """What a model says of a batch, by name; tensors on the CPU."""
 Part = dict[str, Any]
 """What `decode` makes of one Sequence."""
+Terms = dict[str, Tensor]
+"""A sum for each loss term."""
 
 
 class Draw(NamedTuple):
@@ -29,6 +34,13 @@ class Draw(NamedTuple):
     epoch: int
     progress: float = 0.0
     """Share of the run's steps that are done: what changes over a run is a function of it."""
+
+
+class Judged(NamedTuple):
+    """A batch judged in one pass: its loss terms, and of what each counts, how many are right."""
+
+    losses: Terms
+    right: Terms
 
 
 class Task(ABC):
@@ -48,6 +60,8 @@ class Task(ABC):
     """Fields of its Examples that hold what it is to predict."""
     from_shards: ClassVar[bool] = False
     """Whether its training data is a prepared corpus instead of Examples."""
+    losses: ClassVar[Mapping[str, float]] = {}
+    """Its loss terms and their usual weights; empty: one, called as the task, of weight 1."""
 
     def __init__(self, config: Settings, vocabulary: Vocabulary, labels: Items[str] = ()) -> None:
         self.config = config
@@ -55,6 +69,8 @@ class Task(ABC):
         self.labels = list(labels)
         self.calibration = Calibration()
         """How scores become probabilities; fitted after training, restored with a Bundle."""
+        self.weights = dict(self.losses) or {self.name: 1.0}
+        """What each loss term's mean is multiplied with in the sum that is minimised."""
 
     @property
     def parts(self) -> "Items[Task]":
@@ -67,9 +83,19 @@ class Task(ABC):
         return self.config.model_dump(mode="json", exclude_none=True)
 
     @property
-    def pairs(self) -> bool:
-        """Whether sequences cut from a corpus are pairs of segments."""
-        return False
+    def pairs(self) -> Pairs:
+        """Which pairs of segments are cut from a corpus for it; "none": windows of one segment."""
+        return "none"
+
+    def weigh(self, weights: Mapping[str, float]) -> None:
+        """Give loss terms other weights; raises UserError for a term there is not, or below 0."""
+        for name, weight in weights.items():
+            choose(name, self.weights, "weight of")
+            if not 0 <= weight < math.inf:
+                raise UserError(f"weight of {name} = {weight:g} must be 0 or more")
+        self.weights |= weights
+        if not any(self.weights.values()):
+            raise UserError("every weight is 0, so nothing would be learned; leave one above 0")
 
     @property
     def needs_words(self) -> bool:
@@ -110,29 +136,63 @@ class Task(ABC):
         pooler = Pooler(encoder.config) if any(part.pooled for part in self.parts) else None
         return Model(encoder, pooler, {part.name: part.head(encoder) for part in self.parts})
 
+    def equip(self, model: Model) -> None:
+        """Add to a fresh model what only training needs; most tasks need nothing."""
+        for part in self.parts:
+            if part is not self:
+                part.equip(model)
+
     # === Training ===
+
+    def begin(self, model: Model, batch: Batch) -> tuple[Batch, Terms]:
+        """What comes before the encoder's pass: the batch it reads, and terms known by then."""
+        return batch, {}
 
     @abstractmethod
     def read(self, model: Model, batch: Batch) -> Tensor:
         """The rows [M] of a training batch this task's head looks at."""
 
     @abstractmethod
-    def terms(self, model: Model, rows: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def terms(self, model: Model, rows: Tensor, batch: Batch) -> Terms:
         """One SUM per loss term, from the encoder's `rows` [M, H] named by `read`."""
 
     @abstractmethod
     def counts(self, batch: Batch) -> dict[str, float]:
         """How many things each loss term sums over, known before the forward."""
 
-    def loss(self, model: Model, batch: Batch, draw: Draw) -> dict[str, Tensor]:
+    def right(self, model: Model, rows: Tensor, batch: Batch) -> Terms:
+        """Of what a loss term counts, how many are answered rightly; arguments as for `terms`."""
+        return {}
+
+    def loss(self, model: Model, batch: Batch, draw: Draw) -> Terms:
         """One SUM per loss term of every part, from a single pass through the encoder."""
+        batch, terms, each = self._through(model, batch)
+        for part, rows in each:
+            terms |= part.terms(model, rows, batch)
+        return terms
+
+    def judge(self, model: Model, batch: Batch) -> Judged:
+        """The loss, and how many answers are right, of every part, from that same pass."""
+        batch, terms, each = self._through(model, batch)
+        right: Terms = {}
+        for part, rows in each:
+            terms |= part.terms(model, rows, batch)
+            right |= part.right(model, rows, batch)
+        return Judged(terms, right)
+
+    def _through(
+        self, model: Model, batch: Batch
+    ) -> tuple[Batch, Terms, list[tuple["Task", Tensor]]]:
+        """The batch as the encoder read it, terms known before, and each part with its rows."""
+        early: Terms = {}
+        for part in self.parts:
+            batch, found = part.begin(model, batch)
+            early |= found
         reads = [part.read(model, batch) for part in self.parts]
         x = model.encoder.embed(batch)
         x = model.encoder.encode(x, batch, read=torch.cat(reads)).x
-        terms: dict[str, Tensor] = {}
-        for part, rows in zip(self.parts, x.split([len(r) for r in reads]), strict=True):
-            terms |= part.terms(model, rows, batch)
-        return terms
+        rows = x.split([len(read) for read in reads])
+        return batch, early, list(zip(self.parts, rows, strict=True))
 
     # === Prediction ===
 
@@ -163,9 +223,10 @@ class Joint(Task):
     from_shards = True
 
     def __init__(self, parts: Items[Task]) -> None:
+        self.name = "+".join(part.name for part in parts)
         super().__init__(parts[0].config, parts[0].vocabulary)
         self._parts = tuple(parts)
-        self.name = "+".join(part.name for part in parts)
+        self.weights = {term: w for part in parts for term, w in part.weights.items()}
         self.Config, self.Example, self.Answer = (
             parts[0].Config,
             parts[0].Example,
@@ -181,8 +242,8 @@ class Joint(Task):
         return {part.name: part.settings for part in self.parts}
 
     @property
-    def pairs(self) -> bool:
-        return any(part.pairs for part in self.parts)
+    def pairs(self) -> Pairs:
+        return next((part.pairs for part in self.parts if part.pairs != "none"), "none")
 
     @property
     def needs_words(self) -> bool:
@@ -208,7 +269,7 @@ class Joint(Task):
     def read(self, model: Model, batch: Batch) -> Tensor:
         return torch.cat([part.read(model, batch) for part in self.parts])
 
-    def terms(self, model: Model, rows: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def terms(self, model: Model, rows: Tensor, batch: Batch) -> Terms:
         raise TypeError("a joint task's terms are those of its parts; ask for its loss")
 
     def counts(self, batch: Batch) -> dict[str, float]:

@@ -18,10 +18,10 @@ from clozeworks.data.batches import Batch, Group
 from clozeworks.data.draw import below, uniform
 from clozeworks.data.masking import LONGEST, Chosen, Counters, Rule, Unit, choose
 from clozeworks.data.names import Names
-from clozeworks.model.cloze import Workspace, cloze_loss
+from clozeworks.model.cloze import Workspace, cloze_loss, cloze_right
 from clozeworks.model.heads import AnyEncoder, Model, TokenHead
 from clozeworks.model.rows import rounded
-from clozeworks.tasks.base import Draw, Output, Part, Task
+from clozeworks.tasks.base import Draw, Output, Part, Task, Terms
 from clozeworks.text.tokenizer import Tokenizer
 
 
@@ -188,11 +188,19 @@ class Mlm(Task):
     def counts(self, batch: Batch) -> dict[str, float]:
         return {"mlm": float(len(batch.targets["mlm_rows"]))}
 
-    def terms(self, model: Model, rows: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def terms(self, model: Model, rows: Tensor, batch: Batch) -> Terms:
+        head, weight, labels = self._stood(model, batch)
+        return {"mlm": cloze_loss(head(rounded(rows)), weight, head.bias, labels, self._space)}
+
+    def right(self, model: Model, rows: Tensor, batch: Batch) -> Terms:
+        head, weight, labels = self._stood(model, batch)
+        return {"mlm": cloze_right(head(rounded(rows)), weight, head.bias, labels)}
+
+    def _stood(self, model: Model, batch: Batch) -> tuple[TokenHead, Tensor, Tensor]:
+        """The head, the output embedding [V, E], and the ids that stood there [M]."""
         head = model.heads["mlm"]
         assert isinstance(head, TokenHead)
-        weight, labels = model.encoder.embeddings.tokens.weight, batch.targets["mlm_labels"]
-        return {"mlm": cloze_loss(head(rounded(rows)), weight, head.bias, labels, self._space)}
+        return head, model.encoder.embeddings.tokens.weight, batch.targets["mlm_labels"]
 
     def predict(self, model: Model, batch: Batch) -> Output:
         """The [MASK] tokens' `rows` [M], their likeliest `tokens` and `probabilities` [M, top]."""

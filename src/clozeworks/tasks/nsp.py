@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Items
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from clozeworks.core.config import Settings
 from clozeworks.core.records import Example, Prediction, Sequence
 from clozeworks.data.batches import Batch, Group
+from clozeworks.data.pairs import Pairs
 from clozeworks.model.heads import AnyEncoder, ClassHead, Model
-from clozeworks.tasks.base import Draw, Output, Part, Task
+from clozeworks.tasks.base import Draw, Output, Part, Task, Terms
 from clozeworks.text.tokenizer import Tokenizer
 
 
@@ -46,21 +47,23 @@ class Nsp(Task):
     Config, Example, Answer = NspConfig, NspExample, NspPrediction
     pooled = True
     from_shards = True
+    words: ClassVar[tuple[str, str]] = ("next", "random")
+    """What 0 and 1 mean, as Hugging Face numbers them."""
 
     @property
-    def pairs(self) -> bool:
-        return True
+    def pairs(self) -> Pairs:
+        return "next"
 
-    def features(self, examples: Items[NspExample], tokenizer: Tokenizer) -> list[list[Sequence]]:
+    def features(self, examples: Items[Any], tokenizer: Tokenizer) -> list[list[Sequence]]:
         firsts, seconds = [e.text for e in examples], [e.text_pair for e in examples]
         return [[s] for s in tokenizer.encode_batch(firsts, seconds, spans=False)]
 
-    def target(self, example: NspExample) -> int:
-        return -1 if example.label is None else int(example.label == "random")
+    def target(self, example: Any) -> int:
+        return -1 if example.label is None else self.words.index(example.label)
 
     def mark(self, batch: Batch, groups: Items[Group], draw: Draw) -> Batch:
-        """Add `nsp` [N] int64: 0 follows, 1 is from elsewhere (as Hugging Face numbers them)."""
-        return batch.with_targets(nsp=torch.tensor([group.target for group in groups]))
+        """Add under the task's name [N] int64: 0, 1, or -1 where there is nothing to tell."""
+        return batch.with_targets(**{self.name: torch.tensor([group.target for group in groups])})
 
     def head(self, encoder: AnyEncoder) -> nn.Module:
         return ClassHead(encoder, 2)
@@ -69,28 +72,41 @@ class Nsp(Task):
         return model.pooled_rows(batch)
 
     def counts(self, batch: Batch) -> dict[str, float]:
-        return {"nsp": float(len(batch.targets["nsp"]))}
+        return {self.name: float((batch.targets[self.name] >= 0).sum())}
 
-    def terms(self, model: Model, rows: Tensor, batch: Batch) -> dict[str, Tensor]:
-        logits = model.heads["nsp"](model.pooled(rows, batch)).float()
-        return {"nsp": F.cross_entropy(logits, batch.targets["nsp"], reduction="sum")}
+    def terms(self, model: Model, rows: Tensor, batch: Batch) -> Terms:
+        logits, truth = self._told(model, rows, batch)
+        return {self.name: F.cross_entropy(logits, truth, reduction="sum")}
+
+    def right(self, model: Model, rows: Tensor, batch: Batch) -> Terms:
+        logits, truth = self._told(model, rows, batch)
+        return {self.name: (logits.argmax(1) == truth).sum()}
+
+    def _told(self, model: Model, rows: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Logits [n, 2] fp32 and truth [n] of the pairs of which there is something to tell."""
+        truth = batch.targets[self.name]
+        known = truth >= 0
+        return self._logits(model, rows, batch)[known], truth[known]
+
+    def _logits(self, model: Model, rows: Tensor, batch: Batch) -> Tensor:
+        logits: Tensor = model.heads[self.name](model.pooled(rows, batch)).float()
+        return logits
 
     def predict(self, model: Model, batch: Batch) -> Output:
         """`logits` [N, 2] fp32."""
         encoder = model.encoder
         read = model.pooled_rows(batch)
         rows = encoder.encode(encoder.embed(batch), batch, read=read).x
-        return {"logits": model.heads["nsp"](model.pooled(rows, batch)).float()}
+        return {"logits": self._logits(model, rows, batch)}
 
     def decode(self, output: Output, batch: Batch) -> list[Part]:
-        return [{"follows": p} for p in torch.softmax(output["logits"], -1)[:, 0].tolist()]
+        """`first`: the probability of what 0 means."""
+        return [{"first": p} for p in torch.softmax(output["logits"], -1)[:, 0].tolist()]
 
-    def join(self, example: NspExample, parts: list[Part]) -> NspPrediction:
-        follows = parts[0]["follows"]
-        return NspPrediction(label="next" if follows >= 0.5 else "random", probability=follows)
+    def join(self, example: Any, parts: list[Part]) -> Prediction:
+        first = parts[0]["first"]
+        return self.Answer(label=self.words[0 if first >= 0.5 else 1], probability=first)
 
-    def metrics(
-        self, predictions: Items[NspPrediction], examples: Items[NspExample]
-    ) -> Mapping[str, float]:
+    def metrics(self, predictions: Items[Any], examples: Items[Any]) -> Mapping[str, float]:
         right = sum(p.label == e.label for p, e in zip(predictions, examples, strict=True))
         return {"accuracy": right / max(1, len(examples))}

@@ -118,7 +118,7 @@ def optimizer_for(model: Model, settings: TrainSettings) -> Optimizer:
     if settings.dropout is not None:
         model.set_dropout(settings.dropout)
     embeddings = model.encoder.embeddings
-    embeddings.sparse = "mlm" not in model.heads  # which is tied to every row
+    embeddings.sparse = not model.tied
     return Optimizer(
         model,
         pick_dtype(settings.precision, model.device),
@@ -126,7 +126,7 @@ def optimizer_for(model: Model, settings: TrainSettings) -> Optimizer:
         betas=(0.9, settings.beta2),
         eps=settings.eps,
         clip=settings.clip,
-        hidden=model.encoder.hidden_matrices() if settings.optimizer == "muon" else None,
+        hidden=model.hidden_matrices() if settings.optimizer == "muon" else None,
         sparse=embeddings.tokens.weight if embeddings.sparse else None,
     )
 

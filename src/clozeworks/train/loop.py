@@ -150,7 +150,8 @@ def take_step(
         optimizer.reach(batch.input_ids)
         terms = task.loss(model, batch, Draw(settings.seed, 0))
         means = [terms[name] / max(1.0, counts[name]) for name in terms]
-        torch.stack(means).sum().backward()
+        weighed = [task.weights.get(name, 1.0) * m for name, m in zip(terms, means, strict=True)]
+        torch.stack(weighed).sum().backward()
         for name, mean in zip(terms, means, strict=True):
             sums[name] += float(mean.detach())
         if len(batches) > 1:
@@ -161,20 +162,29 @@ def take_step(
 def held_out_losses(
     model: Model, task: Task, stream: Stream, micro_tokens: int
 ) -> dict[str, float]:
-    """Mean of each loss term over one epoch of held-out data, its masks fixed for ever."""
+    """Mean of each loss term over one epoch of held-out data, its masks fixed for ever.
+
+    Beside them, as `mlm_accuracy`, the share of right answers where a task counts them. A term with
+    nothing to count is left out.
+    """
     was_training = model.training
     model.eval()
     sums: Counter[str] = Counter()
+    right: Counter[str] = Counter()
     counts: Counter[str] = Counter()
     order = np.argsort(stream.lengths(0), kind="stable")
     with torch.no_grad():
         for part in cut(order, stream.lengths(0), micro_tokens, "tokens"):
             batch = task.collate(stream.groups(0, part), Draw(0, 0))
             counts.update(task.counts(batch))
-            terms = task.loss(model, batch.to(model.device), Draw(0, 0))
-            sums.update({name: float(value) for name, value in terms.items()})
+            judged = task.judge(model, batch.to(model.device))
+            sums.update({name: float(value) for name, value in judged.losses.items()})
+            right.update({name: float(value) for name, value in judged.right.items()})
     model.train(was_training)
-    return {name: sums[name] / max(1.0, counts[name]) for name in counts}
+    found = {name: sums[name] / n for name, n in counts.items() if n}
+    return found | {
+        f"{name}_accuracy": right[name] / counts[name] for name in found if name in right
+    }
 
 
 def seconds_per_step(

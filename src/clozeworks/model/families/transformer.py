@@ -22,9 +22,12 @@ class Transformer(Own):
     """The original Transformer's encoder: sinusoidal positions, ReLU; no Hugging Face class."""
 
     model_type = "transformer"
-    modules = tuple(
-        f"encoder.layers.{{}}.{part}"
-        for part in ("qkv", "out", "attention_norm", "up", "down", "output_norm")
+    modules = (
+        "encoder.embeddings.project",  # of the generator it may be trained with
+        *(
+            f"encoder.layers.{{}}.{part}"
+            for part in ("qkv", "out", "attention_norm", "up", "down", "output_norm")
+        ),
     )
     sizes: ClassVar[Mapping[str, Size]] = {
         "mini": {**_OWN, "num_layers": 4, "hidden_size": 256, "num_heads": 4, "inner_size": 1024},
