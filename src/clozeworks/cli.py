@@ -34,6 +34,7 @@ class Verb(NamedTuple):
 VERBS = {
     "tokenizer": Verb("train a WordPiece tokenizer on text", "TokenizerRecipe", ("files",)),
     "prepare": Verb("turn a corpus into shards of token ids", "PrepareRecipe", ("files",)),
+    "extend": Verb("give a model more pieces", "ExtendRecipe", ("model", "files")),
     "pretrain": Verb("pretrain an encoder on prepared shards", "PretrainRecipe", ("data",)),
     "finetune": Verb("fine-tune a model on labelled examples", "FinetuneRecipe", ("data",)),
     "evaluate": Verb("judge a model and write a report", "EvaluateRecipe", ("model", "data")),
@@ -239,6 +240,8 @@ def _merged(annotation: Any, default: Any, value: Any) -> Any:
         return validated(type(default), {**default.model_dump(), **value}, "the recipe")
     if annotation == list[Path]:
         return [Path(item) for item in value]
+    if annotation == dict[str, Path]:
+        return {name: Path(item) for name, item in value.items()}
     return Path(value) if annotation in (Path, Path | None) else value
 
 

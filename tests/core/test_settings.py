@@ -62,14 +62,17 @@ class Places(Settings):
 
     one: Path
     many: list[Path] = []
+    named: dict[str, Path] = {}
     none: Path | None = None
 
 
 def test_home_is_found_in_paths(monkeypatch):
     monkeypatch.setenv("HOME", "/home/ada")
-    found = Places(one=Path("~/x"), many=[Path("~/y"), Path("z/~")])
+    named = {"a": Path("~/z")}
+    found = Places(one=Path("~/x"), many=[Path("~/y"), Path("z/~")], named=named)
     assert found.one == Path("/home/ada/x")
     assert found.many == [Path("/home/ada/y"), Path("z/~")]
+    assert found.named == {"a": Path("/home/ada/z")}
     assert found.none is None
 
 

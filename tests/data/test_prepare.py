@@ -325,4 +325,4 @@ def test_text_files_are_documents_between_blank_lines(tmp_path):
     path.write_text("\ufeff\n\n题目\n 第一段。 \r\n\r\n \t\nNext\n\n\n", "utf-8", newline="")
     found = Documents([path], "text", "utf-8", None)
     assert list(found) == [["题目", "第一段。"], ["Next"]]
-    assert (found.unique, found.empty, found.duplicates) == (2, 0, 0)
+    assert found.count == {"kept": 2}

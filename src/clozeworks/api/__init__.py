@@ -3,6 +3,7 @@
 from clozeworks.api.convert import ConvertRecipe, convert
 from clozeworks.api.corpus import PrepareRecipe, TokenizerRecipe, prepare, tokenizer
 from clozeworks.api.evaluate import EvaluateRecipe, evaluate
+from clozeworks.api.extend import ExtendRecipe, extend
 from clozeworks.api.finetune import FinetuneRecipe, finetune
 from clozeworks.api.look import DoctorRecipe, InfoRecipe, doctor, info, listing
 from clozeworks.api.predict import PredictRecipe, predict
@@ -15,6 +16,7 @@ __all__ = [
     "ConvertRecipe",
     "DoctorRecipe",
     "EvaluateRecipe",
+    "ExtendRecipe",
     "FinetuneRecipe",
     "InfoRecipe",
     "PredictRecipe",
@@ -28,6 +30,7 @@ __all__ = [
     "convert",
     "doctor",
     "evaluate",
+    "extend",
     "finetune",
     "info",
     "listing",

@@ -102,7 +102,7 @@ def convert(recipe: ConvertRecipe) -> Converted:
 def _difference(model: Model, folder: Path) -> float:
     """How far a folder that was written is from the model it was written from, on the sample."""
     bundle, tokenizer = open_bundle(folder), load_tokenizer(folder)
-    again = open_with(bundle, lambda encoder: _with_heads(encoder, model.heads, labels_of(bundle)))
+    again = open_with(bundle, lambda encoder: with_heads(encoder, model.heads, labels_of(bundle)))
     return _gap(_answers(model, tokenizer), _answers(again.model.eval(), tokenizer))
 
 
@@ -119,7 +119,7 @@ def _read(recipe: ConvertRecipe) -> tuple[Model, Tokenizer, Card]:
     heads, labels = heads_of(bundle), labels_of(bundle)
     without = frozenset(recipe.leave_out)
     opened = open_with(
-        _changed(bundle, recipe), lambda e: _with_heads(e, heads, labels), 0, frozenset(), without
+        _changed(bundle, recipe), lambda e: with_heads(e, heads, labels), 0, frozenset(), without
     )
     _refuse_lacking(opened.fresh, without, source)
     check_match(tokenizer, opened.model.config.vocab_size, str(source), bundle.card.tokenizer)
@@ -159,7 +159,7 @@ def _of_tensorflow(prefix: Path, recipe: ConvertRecipe) -> tuple[Model, Tokenize
     heads = _heads_in(theirs, family, config)
     without = frozenset(recipe.leave_out)
     ours = under_our_names(theirs, config, heads, without)
-    opened = filled(config, ours, lambda e: _with_heads(e, heads, []), 0, without)
+    opened = filled(config, ours, lambda e: with_heads(e, heads, []), 0, without)
     _refuse_lacking(opened.fresh, without, prefix)
     tokenizer = load_tokenizer(prefix.parent)
     check_match(tokenizer, config.vocab_size, str(prefix.parent))
@@ -192,7 +192,7 @@ def _heads_in(theirs: State, family: Family, config: EncoderConfig) -> frozenset
     return max((heads for heads in pretrained if whole(heads)), key=len)
 
 
-def _with_heads(encoder: AnyEncoder, heads: Iterable[str], labels: list[str]) -> Model:
+def with_heads(encoder: AnyEncoder, heads: Iterable[str], labels: list[str]) -> Model:
     """An encoder with fresh heads of these names, and a pooler where its class holds one."""
     names, config = list(heads), encoder.config
     bare = not names and "pooler.dense" in FAMILIES.get(config.family)().modules

@@ -13,7 +13,7 @@ from clozeworks.core.files import existing
 from clozeworks.core.log import clock
 from clozeworks.data.doctor import Findings, examine
 from clozeworks.data.read import read_examples
-from clozeworks.data.shards import MANIFEST, Shards
+from clozeworks.data.shards import MANIFEST, Manifest, Shards
 from clozeworks.data.sources.base import SOURCES
 from clozeworks.interop.hub import local
 from clozeworks.interop.huggingface import config_of, labels_of
@@ -162,9 +162,20 @@ def _of_shards(path: Path) -> dict[str, str]:
         "sentences": f"{manifest.sentences:,}",
         "tokens": f"{manifest.tokens:,} ({manifest.unknown / manifest.tokens:.3%} unknown)",
         "words": manifest.words or "no bounds: prepare again with --words auto to hide whole ones",
-        "duplicates": f"{manifest.duplicates:,} left out",
+        "left out": _left_out(manifest),
         "shards": f"{len(manifest.shards)}",
     }
+
+
+def _left_out(manifest: Manifest) -> str:
+    """How many documents were left out for each reason."""
+    counts = {
+        "duplicates": manifest.duplicates,
+        "empty": manifest.empty,
+        "too short": manifest.short,
+        "in another script": manifest.other_scripts,
+    }
+    return ", ".join(f"{n:,} {why}" for why, n in counts.items() if n) or "none"
 
 
 def _sizes(family: str) -> str:

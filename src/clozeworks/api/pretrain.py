@@ -1,6 +1,5 @@
 """Pretrain an encoder on a prepared corpus."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +10,7 @@ from pydantic import Field
 from clozeworks import tasks
 from clozeworks.api.masking import prepare_masks, report_masks
 from clozeworks.api.model import adopt, keep
+from clozeworks.api.watch import Losses, Watch, shown
 from clozeworks.core.bundle import open_bundle
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
@@ -21,6 +21,7 @@ from clozeworks.core.run import Run
 from clozeworks.data.order import ShardStream
 from clozeworks.data.pairs import Pairs, Plan, held_out
 from clozeworks.data.shards import MANIFEST, Shards
+from clozeworks.evaluation.probe import Probe, ProbeSettings
 from clozeworks.interop.hub import local
 from clozeworks.interop.huggingface import check_class
 from clozeworks.metrics.classify import Floats
@@ -30,9 +31,10 @@ from clozeworks.model.heads import Model, TokenHead, encoder_of
 from clozeworks.tasks.base import Task
 from clozeworks.text.load import load_tokenizer
 from clozeworks.text.tokenizer import Tokenizer
+from clozeworks.train.diagnosis import Facts
 from clozeworks.train.fit import Fit, took
 from clozeworks.train.loop import TrainSettings, held_out_losses
-from clozeworks.train.precision import pick_device
+from clozeworks.train.precision import pick_device, pick_dtype
 
 TOKENIZERS_OWN = {"vocab_size", "pad_id"}
 """Values of an encoder that are none of the recipe's business."""
@@ -78,6 +80,10 @@ class PretrainRecipe(Settings):
     """Longest sequence in tokens, special tokens included."""
     held_out_tokens: int = Field(default=200_000, ge=1)
     """About how many tokens are held out, by document, to judge on."""
+    judge_on: dict[str, Path] = {}
+    """Other texts to judge on as well: a name, and the folder of shards of which the same share is
+    held out. After going on from a model, losses before and after are said for each."""
+    probe: ProbeSettings = ProbeSettings()
     settings: dict[str, Any] = {}
     """The objectives' own settings."""
     weights: dict[str, float] = {}
@@ -92,9 +98,12 @@ class Pretrained(Settings):
 
     bundle: Path
     held_out: dict[str, float]
-    """Mean of each loss on held-out documents, in nats, and the share of right answers."""
+    """Mean of each loss on held-out documents, in nats, and the share of right answers; the name of
+    another text stands before its own (`general/mlm`)."""
     label_share: float | None
     """Share of the held-out pairs whose label is 1: what always answering 1 would get right."""
+    before: dict[str, float]
+    """The judgement before the first step, where the run went on from a model."""
     unigram: float
     """Loss in nats on the held-out tokens of knowing nothing but how frequent each is."""
     cost: str
@@ -113,14 +122,12 @@ def pretrain(recipe: PretrainRecipe) -> Pretrained:
         raise UserError(f"{recipe.task!r} learns from labelled examples; use `clozeworks finetune`")
     names = prepare_masks(task, shards, tokenizer)
     model = _model(recipe, task, tokenizer)
-    train, held = held_out(
-        len(shards.documents) - 1,
-        min(MOST_HELD_OUT, recipe.held_out_tokens / max(1, shards.manifest.tokens)),
-    )
+    train, held = _split(recipe, shards)
+    judged_on = _judged_on(recipe, shards, held, task.judged)
+    texts = {"": judged_on, **_others(recipe, shards, task.judged)}
+    probe = Probe.of(recipe.probe, tokenizer, recipe.max_length) if recipe.probe.data else None
     run = Run.start(recipe.out, "pretrain", recipe, _inputs(recipe) | names)
     stream = _stream(recipe, shards, train, task)
-    judged, plain = task.judged, recipe.model_copy(update={"train": PretrainSettings()})
-    judged_on = _stream(plain, shards, held, judged)
     chances = frequencies(shards, train, tokenizer.vocabulary.size)
     unigram = unigram_loss(shards, held, chances)
     guesser = model if model.generator is None else model.generator
@@ -133,19 +140,20 @@ def pretrain(recipe: PretrainRecipe) -> Pretrained:
     say("to learn from: " + _described(stream.plan(0), task.pairs))
     say("to judge on: " + _described(judged_on.plan(0), task.pairs))
     report_masks(run, task, stream, tokenizer, recipe.train.seed)
-
-    def judge(live: Model) -> Mapping[str, float]:
-        return held_out_losses(live, judged, judged_on, recipe.train.micro_tokens)
-
-    fitted = Fit(model, task, stream, recipe.train, run, judge)()
+    losses = {name: _losses(recipe, task.judged, text) for name, text in texts.items()}
+    watch = Watch(run, losses, _facts(recipe, unigram, shards), probe, recipe.probe)
+    before = _before(recipe, watch, model)
+    fitted = Fit(model, task, stream, recipe.train, run, watch.judge, watch.saw)()
     keep(run, model, task, tokenizer, recipe)
     say(f"pretrained in {took(fitted.cursor)}")
-    say("held out: " + ", ".join(f"{name} {value:.4f}" for name, value in fitted.judged.items()))
+    say(f"held out: {shown(fitted.judged)}")
+    watch.conclude(before, fitted.judged)
     say(f"model → {run.bundle}")
     return Pretrained(
         bundle=run.bundle,
         held_out=dict(fitted.judged),
         label_share=judged_on.plan(0).share,
+        before=before,
         unigram=unigram,
         cost=took(fitted.cursor),
     )
@@ -189,6 +197,53 @@ def _stream(recipe: PretrainRecipe, shards: Shards, documents: Ints, task: Task)
     )
 
 
+def _split(recipe: PretrainRecipe, shards: Shards) -> tuple[Ints, Ints]:
+    """The documents to learn from, and those held out."""
+    share = min(MOST_HELD_OUT, recipe.held_out_tokens / max(1, shards.manifest.tokens))
+    return held_out(len(shards.documents) - 1, share)
+
+
+def _judged_on(recipe: PretrainRecipe, shards: Shards, held: Ints, task: Task) -> ShardStream:
+    """Held-out documents, cut the same way whatever the run's seed and batch."""
+    return _stream(recipe.model_copy(update={"train": PretrainSettings()}), shards, held, task)
+
+
+def _others(recipe: PretrainRecipe, shards: Shards, task: Task) -> dict[str, ShardStream]:
+    """The held-out part of each other text, by its name.
+
+    Raises UserError where the ids would not mean the same.
+    """
+    found = {}
+    for name, folder in recipe.judge_on.items():
+        if not name or "/" in name:
+            raise UserError(f"--judge-on {name!r}: a text's name is a word without /")
+        other = Shards.open(folder)
+        other.verify()
+        if other.vocabulary_hash != shards.vocabulary_hash:
+            raise UserError(
+                f"{folder} was prepared with another tokenizer than {recipe.data}; prepare both "
+                "with that of the model"
+            )
+        found[name] = _judged_on(recipe, other, _split(recipe, other)[1], task)
+    return found
+
+
+def _losses(recipe: PretrainRecipe, task: Task, text: ShardStream) -> Losses:
+    return lambda live: held_out_losses(live, task, text, recipe.train.micro_tokens)
+
+
+def _before(recipe: PretrainRecipe, watch: Watch, model: Model) -> dict[str, float]:
+    """The judgement of the model that the run goes on from, if it does."""
+    if recipe.model is None or recipe.scratch:
+        return {}
+    return watch.before(model, pick_dtype(recipe.train.precision, model.device))
+
+
+def _facts(recipe: PretrainRecipe, unigram: float, shards: Shards) -> Facts:
+    rate, warmup = recipe.train.lr, recipe.train.warmup
+    return Facts(unigram, recipe.max_length, rate, warmup, total=0, corpus=shards.manifest.tokens)
+
+
 LABEL_ONE: dict[Pairs, str] = {"next": "from elsewhere", "order": "swapped"}
 """What label 1 says of a second segment."""
 
@@ -207,6 +262,9 @@ def _described(plan: Plan, kind: Pairs) -> str:
 
 def _inputs(recipe: PretrainRecipe) -> dict[str, str]:
     found = {MANIFEST: digest(recipe.data / MANIFEST)}
+    found |= {f"judge_on/{n}": digest(f / MANIFEST) for n, f in recipe.judge_on.items()}
+    if recipe.probe.data is not None:
+        found["probe"] = digest(recipe.probe.data)
     if recipe.model is None:
         return found
     bundle = open_bundle(local(recipe.model))

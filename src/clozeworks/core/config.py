@@ -29,6 +29,8 @@ class Settings(BaseModel):
         """Paths of recipes are given the home folder that a shell would have given them."""
         if isinstance(value, list):
             return [cls._at_home(item) for item in value]
+        if isinstance(value, dict):
+            return {key: cls._at_home(item) for key, item in value.items()}
         if isinstance(value, Path) and value.parts[:1] == ("~",):
             return value.expanduser()
         return value

@@ -1,9 +1,11 @@
 """From corpus files to documents: lists of lines, each document once."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +13,7 @@ import numpy.typing as npt
 from clozeworks.core.errors import UserError, suggestion
 from clozeworks.data.sources.base import Row, open_source
 from clozeworks.data.sources.text import Text
+from clozeworks.text.scripts import Script, script_share
 
 Document = list[str]
 """The lines of one document, none blank; in a text file the first is often its title."""
@@ -21,58 +24,123 @@ DOCUMENT_LIMIT = 1_000_000
 RECENT = 1 << 13
 """Hashes kept in a set before they are sorted into an array."""
 
+SHOWN = 5
+"""Documents shown of those left out for one reason."""
+
+SHOWN_CHARACTERS = 200
+"""How much is shown of one."""
+
+Fate = Literal["kept", "duplicates", "empty", "short", "other_scripts"]
+"""What becomes of a document: given out, or left out because it came before, holds nothing, has too
+few characters, or is written in another script."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which documents are kept; by default every one that holds text."""
+
+    min_characters: int = 0
+    scripts: Sequence[Script] = ()
+    """Where there are any, at least `script_share` of a document's letters must be of these."""
+    script_share: float = 0.5
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """One document that was left out: why, where it stands, and how it begins."""
+
+    why: Fate
+    file: str
+    row: int
+    characters: int
+    text: str
+
+
+@dataclass
+class _Found:
+    """A document as a file holds it, from row `row` on; `part` says whether it is part of one."""
+
+    row: int
+    lines: Document
+    part: bool = False
+
 
 class Documents:
     """The documents of text files (blank lines between them) or of one column of other files.
 
-    While they are iterated, `unique`, `duplicates` and `empty` count the documents given out, those
-    left out because they came before and those that held nothing; `divided` the places where one
-    was too long; `bytes_read` the text.
+    While they are iterated, `count` and `characters` say how many had which fate, and how long they
+    were together; `left_out` shows the first of those left out; `divided` counts the places where
+    one was too long; `bytes_read` the text.
     """
 
     def __init__(
-        self, files: Sequence[Path], column: str, encoding: str, format: str | None
+        self,
+        files: Sequence[Path],
+        column: str,
+        encoding: str,
+        format: str | None,
+        wanted: Wanted | None = None,
     ) -> None:
         self.files = files
         self.column = column
         self.encoding = encoding
         self.format = format
-        self.unique = self.duplicates = self.empty = self.divided = 0
+        self.wanted = wanted or Wanted()
+        self.count: Counter[Fate] = Counter()
+        self.characters: Counter[Fate] = Counter()
+        self.left_out: list[LeftOut] = []
+        self.divided = 0
         self.bytes_read = 0
         self._seen = Seen()
 
     def __iter__(self) -> Iterator[Document]:
-        """Every document in order, those that came before left out."""
+        """Every document that is wanted, in order, those that came before left out."""
         for path in self.files:
             source = open_source(path, format=self.format, encoding=self.encoding)
             divide = self._blocks if isinstance(source, Text) else self._cells
-            for document in divide(path, source.rows()):
-                if not document:
-                    self.empty += 1
-                elif self._seen.add("\n".join(document)):
-                    self.unique += 1
-                    yield document
-                else:
-                    self.duplicates += 1
+            for found in divide(path, source.rows()):
+                size = sum(map(len, found.lines))
+                fate = self._fate(found, size)
+                self.count[fate] += 1
+                self.characters[fate] += size
+                if fate == "kept":
+                    yield found.lines
+                elif self.count[fate] <= SHOWN:
+                    text = "\n".join(found.lines)[:SHOWN_CHARACTERS]
+                    self.left_out.append(LeftOut(fate, path.name, found.row, size, text))
 
-    def _blocks(self, path: Path, rows: Iterator[Row]) -> Iterator[Document]:
-        block: Document = []
+    def _fate(self, found: _Found, size: int) -> Fate:
+        if not found.lines:
+            return "empty"
+        if size < self.wanted.min_characters and not found.part:
+            return "short"
+        text = "\n".join(found.lines)
+        scripts = self.wanted.scripts
+        if scripts and script_share(text, scripts) < self.wanted.script_share:
+            return "other_scripts"
+        return "kept" if self._seen.add(text) else "duplicates"
+
+    def _blocks(self, path: Path, rows: Iterator[Row]) -> Iterator[_Found]:
+        block = _Found(0, [])
         size = 0
-        for _, row in rows:
+        for number, row in rows:
             line = row["text"].strip()
             self.bytes_read += len(line.encode()) + 1
-            if line and size > DOCUMENT_LIMIT:
+            over = bool(line) and size > DOCUMENT_LIMIT
+            if over:
                 self.divided += 1
-            if block and (not line or size > DOCUMENT_LIMIT):
+                block.part = True
+            if block.lines and (not line or over):
                 yield block
-                block, size = [], 0
+                block, size = _Found(0, [], part=over), 0
             if line:
-                block.append(line)
+                block.row = block.row or number
+                block.lines.append(line)
                 size += len(line)
-        if block:
+        if block.lines:
             yield block
 
-    def _cells(self, path: Path, rows: Iterator[Row]) -> Iterator[Document]:
+    def _cells(self, path: Path, rows: Iterator[Row]) -> Iterator[_Found]:
         for number, row in rows:
             where = f"{path}, row {number}"
             if self.column not in row:
@@ -83,7 +151,8 @@ class Documents:
             text = row[self.column]
             _check(text, where)
             self.bytes_read += len((text or "").encode())
-            yield [line.strip() for line in (text or "").splitlines() if line.strip()]
+            lines = (text or "").splitlines()
+            yield _Found(number, [line.strip() for line in lines if line.strip()])
 
 
 def _check(text: Any, where: str) -> None:

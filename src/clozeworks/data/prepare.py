@@ -1,10 +1,12 @@
 """`prepare`: corpus files in, a folder of shards out; takes up where it was killed."""
 
+import json
 import lzma
 import os
 import shutil
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from itertools import chain, islice
 from pathlib import Path
 
@@ -12,10 +14,18 @@ from pydantic import Field
 
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
-from clozeworks.core.files import digest, existing, explained, open_binary, write_folder
+from clozeworks.core.files import (
+    digest,
+    existing,
+    explained,
+    open_binary,
+    write_file,
+    write_folder,
+)
 from clozeworks.core.log import Meter, say
-from clozeworks.data.documents import Documents
+from clozeworks.data.documents import Documents, LeftOut, Wanted
 from clozeworks.data.shards import (
+    LEFT_OUT,
     MANIFEST,
     PLAN,
     Manifest,
@@ -31,6 +41,7 @@ from clozeworks.data.sources.base import PACKED, format_of
 from clozeworks.data.workers import Job, Workers, id_type, make_shard, packed
 from clozeworks.text.alphabet import is_chinese
 from clozeworks.text.segmenters import pick_segmenter
+from clozeworks.text.scripts import Script
 from clozeworks.text.tokenizer import Tokenizer
 
 
@@ -50,6 +61,17 @@ class PrepareSettings(Settings):
     words: str = "auto"
     """How Chinese is cut into words, for masking whole ones: jieba, characters (each is a word),
     auto for jieba where it is installed, or none to write no bounds of words."""
+    min_characters: int = Field(default=0, ge=0)
+    """Documents with fewer characters are left out, and counted; 0 keeps them all."""
+    scripts: list[Script] = []
+    """Keep only documents in these scripts (han, latin); by default all are kept."""
+    script_share: float = Field(default=0.5, gt=0, le=1)
+    """Share of a document's letters that must be of those scripts."""
+
+    @property
+    def wanted(self) -> Wanted:
+        """Which documents are kept."""
+        return Wanted(self.min_characters, self.scripts, self.script_share)
 
 
 class _Unreadable(UserError):
@@ -75,10 +97,11 @@ def prepare(
         say("jieba is not installed: every Chinese character counts as a word ([zh] installs it)")
     try:
         with explained(out), Meter("prepare", total, "MB") as meter:
-            manifest = _prepare(paths, plan, tokenizer, out, settings, meter)
+            manifest, left_out = _prepare(paths, plan, tokenizer, out, settings, meter)
     except _Unreadable:
         shutil.rmtree(out, ignore_errors=True)
         raise
+    _write_left_out(out / LEFT_OUT, left_out)
     write_record(out / MANIFEST, manifest)
     _say(manifest)
     return manifest
@@ -100,6 +123,9 @@ def _plan(paths: Sequence[Path], tokenizer: Tokenizer, settings: PrepareSettings
         shard_megabytes=settings.shard_megabytes,
         words=None if segmenter is None else segmenter.identity,
         format=1 if segmenter is None else 2,
+        min_characters=settings.min_characters,
+        scripts=settings.scripts,
+        script_share=settings.script_share,
     )
 
 
@@ -137,9 +163,10 @@ def _refuse_if_other(out: Path, there: Plan, here: Plan) -> None:
 
 
 def _shown(value: object) -> str:
-    if isinstance(value, list):
-        return ", ".join(f"{s.name} ({s.sha256[:8]})" for s in value)
-    return repr(value)
+    if not isinstance(value, list):
+        return repr(value)
+    parts = (f"{s.name} ({s.sha256[:8]})" if isinstance(s, Origin) else str(s) for s in value)
+    return ", ".join(parts) or "none"
 
 
 def _sweep(out: Path) -> None:
@@ -155,8 +182,10 @@ def _prepare(
     out: Path,
     settings: PrepareSettings,
     meter: Meter,
-) -> Manifest:
-    documents = Documents(paths, settings.column, settings.encoding, settings.format)
+) -> tuple[Manifest, list[LeftOut]]:
+    documents = Documents(
+        paths, settings.column, settings.encoding, settings.format, settings.wanted
+    )
     shards: dict[str, Shard] = {}
     jobs = _unfinished(_jobs(documents, settings.shard_megabytes), out, plan, shards, meter)
     for job, shard in _made(jobs, tokenizer, out, settings):
@@ -165,19 +194,43 @@ def _prepare(
     ordered = [shards[name] for name in sorted(shards)]
     kept = sum(shard.documents for shard in ordered)
     if not kept:
-        raise _Unreadable(f"{', '.join(map(str, paths))}: no text found")
-    return Manifest(
+        raise _Unreadable(_nothing(paths, documents))
+    manifest = Manifest(
         **plan.model_dump(),
         dtype=id_type(tokenizer).name,
         documents=kept,
         sentences=sum(shard.sentences for shard in ordered),
         tokens=sum(shard.tokens for shard in ordered),
         unknown=sum(shard.unknown for shard in ordered),
-        duplicates=documents.duplicates,
-        empty=documents.empty + documents.unique - kept,
+        duplicates=documents.count["duplicates"],
+        empty=documents.count["empty"] + documents.count["kept"] - kept,
+        short=documents.count["short"],
+        other_scripts=documents.count["other_scripts"],
         divided=documents.divided,
+        characters=dict(sorted(documents.characters.items())),
         shards=ordered,
     )
+    return manifest, documents.left_out
+
+
+def _nothing(paths: Sequence[Path], documents: Documents) -> str:
+    """Why no document is left, in words."""
+    names = ", ".join(map(str, paths))
+    if unwanted := documents.count["short"] + documents.count["other_scripts"]:
+        return (
+            f"{names}: no document is left: all {unwanted:,} that hold text are too short or in "
+            "another script; lower --min-characters, or change --scripts"
+        )
+    return f"{names}: no text found"
+
+
+def _write_left_out(path: Path, left_out: Sequence[LeftOut]) -> None:
+    """Show the first documents left out for each reason, a line each; no file where none was."""
+    if not left_out:
+        path.unlink(missing_ok=True)
+        return
+    with write_file(path) as out:
+        out.writelines(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in left_out)
 
 
 def _jobs(documents: Documents, shard_megabytes: float) -> Iterator[Job]:
@@ -250,13 +303,22 @@ def _unpacked_size(path: Path) -> int:
 
 
 def _say(manifest: Manifest) -> None:
+    """Say what was kept of a corpus, and what was not and why."""
+    characters = manifest.characters
     say(
-        f"{manifest.documents:,} documents, {manifest.sentences:,} sentences, "
-        f"{manifest.tokens:,} tokens ({manifest.unknown / manifest.tokens:.3%} unknown)"
+        f"kept: {manifest.documents:,} documents, {manifest.sentences:,} sentences, "
+        f"{characters.get('kept', 0):,} characters, {manifest.tokens:,} tokens "
+        f"({manifest.unknown / manifest.tokens:.3%} unknown)"
     )
-    if manifest.duplicates:
-        say(f"{manifest.duplicates:,} documents left out: the same text came before")
-    if manifest.empty:
-        say(f"{manifest.empty:,} documents left out: they hold no text")
+    reasons = {
+        "duplicates": "the same text came before",
+        "empty": "they hold no text",
+        "short": f"they have fewer than {manifest.min_characters:,} characters",
+        "other_scripts": f"under {manifest.script_share:.0%} of their letters are "
+        + " or ".join(manifest.scripts),
+    }
+    for name, reason in reasons.items():
+        if count := getattr(manifest, name):
+            say(f"left out: {count:,} documents, {characters.get(name, 0):,} characters: {reason}")
     if manifest.divided:
         say(f"documents over a million characters were divided in {manifest.divided:,} places")

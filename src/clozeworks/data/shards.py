@@ -13,9 +13,12 @@ from clozeworks.core.config import Settings, validated
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import digest, existing, write_file, write_folder
 from clozeworks.core.records import Bools, Ints
+from clozeworks.text.scripts import Script
 
 MANIFEST = "manifest.json"
 PLAN = "plan.json"
+LEFT_OUT = "left_out.jsonl"
+"""The first documents left out for each reason, where there are any."""
 REMEDY = "remove the folder and prepare the corpus again"
 OPEN_FILES = 128
 """Files of shards mapped into memory at once; each is held open."""
@@ -43,6 +46,12 @@ class Plan(Settings):
     """The column of the text, where the files have columns."""
     shard_megabytes: float
     """Text of one shard."""
+    min_characters: int = 0
+    """Documents with fewer characters are left out."""
+    scripts: list[Script] = []
+    """Documents in other scripts are left out; where it is empty, none."""
+    script_share: float = 0.5
+    """Share of a document's letters that must be of those scripts."""
 
 
 class Shard(Settings):
@@ -76,8 +85,15 @@ class Manifest(Plan):
     """Documents left out because the same text came before."""
     empty: int
     """Documents left out because they hold no token."""
+    short: int = 0
+    """Documents left out because they have too few characters."""
+    other_scripts: int = 0
+    """Documents left out because they are written in another script."""
     divided: int
     """Places where a document too long for a shard was divided in two."""
+    characters: dict[str, int] = {}
+    """Characters of the documents that were `kept`, and of those left out, by the name of the field
+    that counts them."""
     shards: list[Shard]
 
 

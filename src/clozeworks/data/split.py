@@ -40,19 +40,20 @@ def hold_out(
 def _held_texts(classes: dict[str, set[str]], fraction: float) -> set[str]:
     held: set[str] = set()
     for name in sorted(classes):
-        own = sorted(classes[name], key=_hash)
+        own = sorted(classes[name], key=text_hash)
         # Systematic sampling: each class starts at its own place, so that many small classes
         # together still give the fraction asked.
-        start = _hash(name) / 2**64
+        start = text_hash(name) / 2**64
         taken = [text for i, text in enumerate(own) if (i + start) / len(own) < fraction]
         held |= set(taken)
     for name in sorted(classes):
         if classes[name] <= held:
-            held.discard(max(classes[name], key=_hash))
+            held.discard(max(classes[name], key=text_hash))
     alone = {text for texts in classes.values() if len(texts) == 1 for text in texts}
     free = set().union(*classes.values()) - alone
-    return held or ({min(free, key=_hash)} if free else set())
+    return held or ({min(free, key=text_hash)} if free else set())
 
 
-def _hash(text: str) -> int:
+def text_hash(text: str) -> int:
+    """A number that depends on the text alone, from 0 to 2⁶⁴ - 1."""
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from clozeworks import tasks
 from clozeworks.core.bundle import Bundle, open_bundle
 from clozeworks.core.errors import UserError
 from clozeworks.core.records import Prediction, Sequence
@@ -16,6 +15,7 @@ from clozeworks.data.batches import Group, pack
 from clozeworks.data.order import cut
 from clozeworks.interop.huggingface import check_match, heads_of, labels_of, open_model
 from clozeworks.model.heads import Model
+from clozeworks.tasks import create
 from clozeworks.tasks.base import Part, Task
 from clozeworks.text.load import load_tokenizer
 from clozeworks.text.tokenizer import Tokenizer
@@ -107,6 +107,6 @@ def task_of(bundle: Bundle, tokenizer: Tokenizer) -> Task:
             f"{bundle.path} is a bare encoder, trained for no task; fine-tune it first: "
             f"clozeworks finetune classify … --model {bundle.path}"
         )
-    task = tasks.create(name, card.settings, tokenizer.vocabulary, labels_of(bundle))
+    task = create(name, card.settings, tokenizer.vocabulary, labels_of(bundle))
     task.calibration = card.calibration
     return task

@@ -65,6 +65,11 @@ class Tokenizer:
         self.hash = self._hash()
 
     @property
+    def kind(self) -> str:
+        """What the library calls the model of the tokenizer: WordPiece, BPE, Unigram."""
+        return type(self._library.model).__name__
+
+    @property
     def lowercase(self) -> bool | None:
         """Whether text is lower-cased; None where the tokenizer is not BERT's."""
         return self._library.normalizer.lowercase if self.is_wordpiece else None
@@ -96,6 +101,14 @@ class Tokenizer:
         )
         library.add_special_tokens(list(SPECIAL))
         return cls(library, fold)
+
+    def with_pieces(self, more: Many[str]) -> "Tokenizer":
+        """A copy whose vocabulary goes on with `more`, of which it has none; WordPiece only."""
+        values = json.loads(self._library.to_str())
+        ids = {piece: len(self.pieces) + i for i, piece in enumerate(more)}
+        values["model"]["vocab"] |= ids
+        library = tokenizers.Tokenizer.from_str(json.dumps(values))
+        return Tokenizer(library, self.fold, self.roles, self._given_config)
 
     def encode(
         self, text: str, pair: str | None = None, *, max_length: int | None = None

@@ -55,6 +55,19 @@ def train_tokenizer(
     is empty, too small for `vocab_size`, or has more characters than `vocab_size` can hold.
     """
     settings = settings or TokenizerSettings()
+    pieces = train_pieces(lines, settings)
+    if len(pieces) < settings.vocab_size:
+        raise UserError(
+            f"the corpus is too small for a vocabulary of {settings.vocab_size:,}: it gives "
+            f"{len(pieces):,} pieces; use --vocab-size {len(pieces)}, or more text"
+        )
+    return Tokenizer.of(pieces, lowercase=settings.lowercase, fold=settings.fold)
+
+
+def train_pieces(lines: Callable[[], Iterable[str]], settings: TokenizerSettings) -> list[str]:
+    """The pieces `train_tokenizer` makes a tokenizer of: as many as the corpus gives, at most
+    `vocab_size`.
+    """
     bare = Tokenizer.of(SPECIAL, lowercase=settings.lowercase, fold=settings.fold)
     counts, total = _counted(lines(), bare)
     characters = ranked_characters(counts, bare, settings.rarest_character)
@@ -63,12 +76,7 @@ def train_tokenizer(
     spare = settings.vocab_size - len(pieces)
     if spare and room < len(characters):  # what joining leaves over goes to rarer characters
         pieces = _merged(lines(), total, characters[: room + spare], settings)
-    if len(pieces) < settings.vocab_size:
-        raise UserError(
-            f"the corpus is too small for a vocabulary of {settings.vocab_size:,}: it gives "
-            f"{len(pieces):,} pieces; use --vocab-size {len(pieces)}, or more text"
-        )
-    return Tokenizer.of(pieces, lowercase=settings.lowercase, fold=settings.fold)
+    return pieces
 
 
 def ranked_characters(counts: dict[str, int], bare: Tokenizer, rarest: float) -> list[str]:

@@ -48,6 +48,8 @@ class Fit:
     settings: TrainSettings
     run: Run
     judge: Judge = lambda model: {}
+    saw: Callable[[Event], None] = lambda event: None
+    """Told of every step, before it is judged."""
 
     def __call__(self) -> Fitted:
         """Train to the end of the run; afterwards the model's weights are the fp32 masters.
@@ -94,6 +96,7 @@ class Fit:
             meter.skip(cursor.step)
             for event in train(self.model, self.task, self.stream, self.settings, state):
                 track.step(event)
+                self.saw(event)
                 meter.advance(1, _summary(event, judged))
                 if event.step % every == 0 or event.step == cursor.total:
                     optimizer.settle()
