@@ -133,15 +133,16 @@ def best_sample(place: Path, steps: tuple[int, int], variant: str, compiled: boo
 
 def our_sample(place: Path, steps: tuple[int, int], batch: int | None) -> Sample:
     """The engine as `clozeworks pretrain` runs it, events and all; None: the step size shipped."""
+    from clozeworks.model.families import sized
+    from clozeworks.model.flops import flops_a_token
     from harness.engine import Timed, gemm_rate, pretraining
 
     before = gemm_rate()
     timed: Timed = pretraining(place / "shards", LENGTH, batch, steps)
     peak = (before + gemm_rate()) / 2
     rate = timed.tokens / timed.seconds
-    block_weights = LAYERS * 12 * WIDTH**2
-    flops = 6 * (block_weights + timed.masked_share * VOCAB * WIDTH)
-    flops += 12 * LAYERS * WIDTH * timed.mean_attended
+    config = sized("bert", "mini", VOCAB)
+    flops = flops_a_token(config, timed.mean_attended, timed.masked_share)
     return {
         "tokens_per_second": rate,
         "seconds": timed.seconds,

@@ -25,8 +25,8 @@ from clozeworks.model.families import sized
 from clozeworks.model.heads import Model, encoder_of
 from clozeworks.tasks.base import Task
 from clozeworks.text.load import load_tokenizer
-from clozeworks.train.fit import optimizer_for
 from clozeworks.train.loop import TrainSettings, prepare, train
+from clozeworks.train.parallel import learner_for
 from clozeworks.train.state import Cursor
 
 GEMM = 2048
@@ -49,11 +49,10 @@ def steps_timed(
     model: Model, task: Task, stream: Stream, settings: TrainSettings, steps: tuple[int, int]
 ) -> Timed:
     """Train for (warm-up, measured) steps, set up as `train.fit` does; time the measured ones."""
-    optimizer = optimizer_for(model, settings)
+    learner = learner_for(model, task, settings)
     warm, measured = steps
     events, ends = [], []
-    state = (optimizer, Cursor(total=warm + measured))
-    for event in train(model, task, stream, settings, state):
+    for event in train(learner, stream, Cursor(total=warm + measured)):
         ends.append(time.perf_counter())
         events.append(event)
     return Timed(

@@ -1,8 +1,10 @@
 """The command line: argv in, text out; flags and help are made from the settings classes."""
 
+import io
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Optional
 
@@ -13,8 +15,10 @@ from tyro.conf import OmitArgPrefixes, Positional
 import clozeworks
 from clozeworks.core.config import Settings, read_toml, validated
 from clozeworks.core.errors import UserError, choose
-from clozeworks.core.log import say
+from clozeworks.core.log import follows, say
 
+TRAINING = ("pretrain", "finetune")
+"""Verbs that several processes share."""
 STOPPED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
@@ -72,6 +76,10 @@ def _run(argv: list[str]) -> None:
         print(clozeworks.__version__)
         return
     name = choose(argv[0], VERBS, "verb")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and name not in TRAINING:
+        raise UserError(
+            f"`{name}` runs in one process; leave torchrun out (choices: {', '.join(TRAINING)})"
+        )
     verb, rest = VERBS[name], argv[1:]
     if name == "list":
         _refuse_more(rest)
@@ -113,14 +121,25 @@ def _recipe(name: str, verb: Verb, kind: type[Settings], argv: list[str]) -> Set
         _refuse_other_verb(name, task)
     flags = _flags(verb, kind, task, values)
     prog = f"clozeworks {name}" + (f" {task}" if task else "")
-    parsed = tyro.cli(
-        flags,
-        args=argv,
-        prog=prog,
-        description=verb.help[0].upper() + verb.help[1:] + ".",
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    with _said_once():
+        parsed = tyro.cli(
+            flags,
+            args=argv,
+            prog=prog,
+            description=verb.help[0].upper() + verb.help[1:] + ".",
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
     return validated(kind, {**values, **_gathered(kind, parsed)}, prog)
+
+
+@contextmanager
+def _said_once() -> Iterator[None]:
+    """Let only the first of several processes print."""
+    if not follows():
+        yield
+        return
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        yield
 
 
 def _from_file(kind: type[Settings], argv: list[str]) -> tuple[dict[str, Any], list[str]]:

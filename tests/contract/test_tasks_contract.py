@@ -10,7 +10,7 @@ from clozeworks.data.batches import Group, pack
 from clozeworks.inference.engine import Engine
 from clozeworks.interop.huggingface import write_bundle
 from clozeworks.tasks import TASKS
-from clozeworks.train.loop import TrainSettings, take_step
+from clozeworks.train.loop import Learner, Portion, TrainSettings, take_step
 from clozeworks.train.optim import Optimizer
 from tiny import (
     DRAW,
@@ -73,14 +73,14 @@ def test_its_loss_is_finite_counted_and_falls(name):
     assert list(losses) == list(counts)
     assert all(torch.isfinite(loss) and loss.dim() == 0 for loss in losses.values())
     assert all(count > 0 for count in counts.values())
-    optimizer = Optimizer(model, torch.float32)
     settings = TrainSettings(precision="fp32")
-    first, _ = take_step(model, task, [batch], settings, optimizer, 1e-3)
+    learner = Learner(model, task, settings, Optimizer(model, torch.float32))
+    first, _ = take_step(learner, Portion.of([batch]), 1e-3)
     assert first == pytest.approx(
         {n: float(losses[n].detach()) / counts[n] for n in losses}, rel=1e-4
     )
     for _ in range(15):
-        last, _ = take_step(model, task, [batch], settings, optimizer, 1e-3)
+        last, _ = take_step(learner, Portion.of([batch]), 1e-3)
     assert all(last[term] < first[term] for term in first)
 
 

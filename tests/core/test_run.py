@@ -14,7 +14,9 @@ from clozeworks.core.run import Run, environment, versions
 
 
 class Inner(Settings):
+    free = frozenset({"pieces"})
     lr: float = 0.1
+    pieces: int = 1
 
 
 class Recipe(Settings):
@@ -32,7 +34,7 @@ def start(folder, recipe=None, verb="train", inputs=None):
 def test_a_run_is_started_once_and_taken_up_after(tmp_path):
     first = start(tmp_path / "deep" / "run")
     assert not first.resumed and start(first.path).resumed
-    assert read_toml(first.path / "recipe.toml")["train"] == {"lr": 0.1}
+    assert read_toml(first.path / "recipe.toml")["train"] == {"lr": 0.1, "pieces": 1}
     assert "torch" in read_json(first.path / "environment.json")["versions"]
     assert first.bundle.parent == first.checkpoints.parent == first.path
     (tmp_path / "empty").mkdir()
@@ -53,6 +55,24 @@ def test_another_run_is_refused_naming_what_differs(other, message, tmp_path):
     start(tmp_path / "run")
     with pytest.raises(UserError, match=f"holds a different run .*{message}.*another --out"):
         start(tmp_path / "run", **other)
+
+
+def test_all_that_differs_is_said_at_once(tmp_path):
+    start(tmp_path / "run", inputs={"tokenizer": "a" * 64, "x": "1"})
+    other = Recipe(data="y" * 200, train=Inner(lr=0.2, pieces=9))
+    with pytest.raises(UserError) as refusal:
+        start(tmp_path / "run", other, inputs={"tokenizer": "b" * 64, "x": "1"})
+    said = str(refusal.value)
+    assert "\n" not in said and len(said) < 500
+    for part in ("inputs.tokenizer was 'aaa", "now 'bbb", "recipe.data was 'x', now 'yyy", "; "):
+        assert part in said
+    assert "recipe.train.lr was 0.1, now 0.2" in said
+    assert "pieces" not in said and "inputs.x" not in said
+
+
+def test_how_a_run_is_computed_may_change_while_it_goes_on(tmp_path):
+    start(tmp_path / "run")
+    assert start(tmp_path / "run", Recipe(train=Inner(pieces=7))).resumed
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):

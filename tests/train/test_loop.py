@@ -9,6 +9,8 @@ from clozeworks.data.order import ExampleStream
 from clozeworks.tasks.base import Draw
 from clozeworks.train import loop
 from clozeworks.train.loop import (
+    Learner,
+    Portion,
     TrainSettings,
     held_out_losses,
     prepare,
@@ -36,9 +38,9 @@ def stream_for(name, settings=SETTINGS):
 def run(name, total, settings=SETTINGS, dtype=torch.float32):
     task = make_task(name)
     model = make_model(task)
-    optimizer = Optimizer(model, dtype)
+    learner = Learner(model, task, settings, Optimizer(model, dtype))
     cursor = Cursor(total=total)
-    events = list(train(model, task, stream_for(name, settings), settings, (optimizer, cursor)))
+    events = list(train(learner, stream_for(name, settings), cursor))
     return model, events, cursor
 
 
@@ -53,9 +55,9 @@ def test_a_step_cut_into_parts_is_the_whole_step(name):
         batches = prepare(task, stream, settings, Cursor(total=1), stream.steps(0)[0])
         assert len(batches) == 1 if micro_tokens > 1000 else len(batches) > 2
         optimizer = Optimizer(model, torch.float32, clip=0)
-        found = {}
         before = [m.clone() for m in optimizer.masters]
-        found, _ = take_step(model, task, batches, settings, optimizer, rate=1e-3)
+        learner = Learner(model, task, settings, optimizer)
+        found, _ = take_step(learner, Portion.of(batches), rate=1e-3)
         losses.append(found)
         gradients.append([m / 0.1 for m in optimizer.first])
         assert any(not torch.equal(a, b) for a, b in zip(before, optimizer.masters, strict=True))
@@ -91,8 +93,8 @@ def test_a_run_is_a_function_of_its_seed():
         task = make_task("mlm+nsp")
         model = make_model(task)
         model.set_dropout(0.1)
-        state = (Optimizer(model, torch.float32), Cursor(total=6))
-        list(train(model, task, stream_for("mlm+nsp", settings), settings, state))
+        learner = Learner(model, task, settings, Optimizer(model, torch.float32))
+        list(train(learner, stream_for("mlm+nsp", settings), Cursor(total=6)))
         return torch.cat([p.detach().flatten() for p in model.parameters()])
 
     first = weights(dropped)
@@ -108,7 +110,8 @@ def test_measuring_the_speed_leaves_no_trace(monkeypatch):
     model, stream = make_model(task), stream_for("mlm+nsp")
     optimizer = Optimizer(model, torch.float32)
     before = {name: tensor.clone() for name, tensor in optimizer.state().items()}
-    assert seconds_per_step(model, task, stream, SETTINGS, optimizer) == pytest.approx(0.5)
+    learner = Learner(model, task, SETTINGS, optimizer)
+    assert seconds_per_step(learner, stream) == pytest.approx(0.5)
     for name, tensor in optimizer.state().items():
         assert torch.equal(tensor, before[name])
     assert optimizer.steps == 0
@@ -165,7 +168,7 @@ def test_texts_are_learned_through_the_whole_path():
     ]
     model = make_model(task)
     stream = ExampleStream(groups, 10, "examples", seed=0)
-    state = (Optimizer(model, torch.float32), Cursor(total=60))
     settings = SETTINGS.model_copy(update={"lr": 3e-3})
-    events = list(train(model, task, stream, settings, state))
+    learner = Learner(model, task, settings, Optimizer(model, torch.float32))
+    events = list(train(learner, stream, Cursor(total=60)))
     assert events[-1].losses["classify"] < 0.5 * np.log(len(LABELS))

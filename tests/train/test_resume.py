@@ -21,7 +21,7 @@ from clozeworks.train.fit import Interrupted, took
 from clozeworks.train.loop import TrainSettings
 from clozeworks.train.optim import Optimizer
 from clozeworks.train.precision import native_bf16
-from clozeworks.train.state import KEPT, Cursor, latest_cursor, load_latest, save
+from clozeworks.train.state import KEPT, Cursor, latest_cursor, load_latest, save, sweep
 from tiny import make_model, make_task
 
 HERE = Path(__file__).parent
@@ -135,16 +135,32 @@ def test_a_finished_run_given_again_changes_nothing(straight, tmp_path):
     same(tmp_path / "run", straight())
 
 
-def test_kill_9_at_random_moments_changes_nothing(straight, tmp_path):
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)]),
-        "OMP_NUM_THREADS": "1",
-    }
-    script = [sys.executable, str(HERE / "small_run.py"), str(tmp_path / "run"), "0", "8"]
-    done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=300)
+def killed(folder, kills, *kind):
+    """Run in processes that are killed so many times; how many died before one finished."""
+    path = os.pathsep.join([str(HERE), str(HERE.parent), *filter(None, sys.path)])
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    script = [sys.executable, str(HERE / "killed.py"), str(folder), "0", str(kills), *kind]
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=3000)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) >= 1
-    same(tmp_path / "run", straight())
+    return int(done.stdout)
+
+
+def test_kill_9_at_random_moments_changes_nothing(straight, tmp_path):
+    assert killed(tmp_path / "killed" / "run", 6) >= 3
+    same(tmp_path / "killed" / "run", straight())
+
+
+@pytest.mark.slow
+def test_fifty_kills_leave_the_bytes_of_an_undisturbed_pretraining(tmp_path):
+    """Half of them inside a save, at each of its stages; the run beside it nobody touches."""
+    runs = [tmp_path / "killed" / "run", tmp_path / "undisturbed" / "run"]
+    assert killed(runs[0], 50, "pretrain") == 50
+    assert what_it_left(runs[0]) == what_it_left(runs[1])
+    for name in ("best", "checkpoints/step-00000500"):
+        ours, theirs = ({p.name: p.read_bytes() for p in (run / name).iterdir()} for run in runs)
+        for files in (ours, theirs):
+            files.pop("cursor.json", None)  # which knows the time it took
+        assert ours == theirs != {}
 
 
 # === Minutes ===
@@ -198,7 +214,7 @@ def test_a_folder_of_another_run_is_refused_by_the_setting(tmp_path):
 
 def checkpoint(folder, step, seed=0):
     optimizer = Optimizer(make_model(make_task("mlm"), seed=seed), torch.float32)
-    save(folder, Cursor(total=9, step=step), optimizer)
+    save(folder, Cursor(total=9, step=step), optimizer.state())
     return optimizer
 
 
@@ -224,6 +240,7 @@ def test_a_save_killed_half_way_leaves_the_older_one(tmp_path, monkeypatch):
             checkpoint(tmp_path, 2, seed=1)
     shutil.copytree(tmp_path / "step-00000001", tmp_path / ".step-00000002.99.tmp")  # kill -9
     fresh = Optimizer(make_model(make_task("mlm"), seed=2), torch.float32)
+    sweep(tmp_path)
     assert load_latest(tmp_path, fresh).step == 1
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
     for a, b in zip(fresh.masters, older.masters, strict=True):

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field
 
 from clozeworks import tasks
-from clozeworks.api.model import adopt, check_window, keep
+from clozeworks.api.model import adopt, check_window, keep, keep_best
 from clozeworks.core.bundle import Bundle, open_bundle
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
@@ -27,6 +27,7 @@ from clozeworks.model.heads import Model
 from clozeworks.tasks.base import Part, Task
 from clozeworks.text.load import load_tokenizer
 from clozeworks.text.tokenizer import Tokenizer
+from clozeworks.train.distributed import Team, gathered
 from clozeworks.train.fit import Fit, took
 from clozeworks.train.loop import TrainSettings
 from clozeworks.train.precision import pick_device
@@ -78,8 +79,14 @@ class Finetuned(Settings):
 def finetune(recipe: FinetuneRecipe) -> Finetuned:
     """Fine-tune to the end of the recipe's duration, calibrate on dev, and write the Bundle.
 
-    The same recipe and folder continue a run that stopped. Raises UserError for unusable data.
+    The same recipe and folder continue a run that stopped. Started by torchrun, its processes share
+    each step; the first one writes. Raises UserError for unusable data.
     """
+    with gathered(pick_device(recipe.device)) as team:
+        return _finetune(recipe, team)
+
+
+def _finetune(recipe: FinetuneRecipe, team: Team) -> Finetuned:
     kind = tasks.TASKS.get(recipe.task)
     if kind.from_shards:
         raise UserError(f"{recipe.task!r} learns from a prepared corpus; use `clozeworks pretrain`")
@@ -87,7 +94,6 @@ def finetune(recipe: FinetuneRecipe) -> Finetuned:
     tokenizer = load_tokenizer(parent.path)
     draft = tasks.create(recipe.task, recipe.settings, tokenizer.vocabulary)
     check_window(parent, getattr(draft.config, "max_length", 0))
-    pick_device(recipe.device)  # what is wrong with the settings is said before data are read
     train = _read(recipe, kind, recipe.data)
     train, dev = (train, []) if recipe.dev else _held_out(train, recipe.dev_share)
     labels = _labels(train, parent, recipe.data)
@@ -96,17 +102,29 @@ def finetune(recipe: FinetuneRecipe) -> Finetuned:
         dev = _read(recipe, kind, recipe.dev, task.target)
     groups = _groups(task, train, tokenizer)
     model = adopt(parent, task, tokenizer, recipe)
-    run = Run.start(recipe.out, "finetune", recipe, _inputs(recipe, parent))
+    run = team.first(lambda: Run.start(recipe.out, "finetune", recipe, _inputs(recipe, parent)))
 
     def judge(live: Model) -> Mapping[str, float]:
         return task.metrics(list(Engine(live, task, tokenizer).predict(dev)), dev)
 
+    def calibrated(live: Model) -> tuple[Items[Any], Items[list[Part]]]:
+        examples, parts = zip(*Engine(live, task, tokenizer).parts(dev), strict=True)
+        task.calibration = task.calibrate(examples, parts)
+        return examples, parts
+
+    def write_best(best: Model) -> None:
+        before = task.calibration
+        calibrated(best)
+        keep_best(run, best, task, tokenizer, recipe)
+        task.calibration = before  # judgements to come must not know of it
+
+    def write(finished: Model) -> None:
+        _say_calibrated(task, *calibrated(finished))
+        keep(run, finished, task, tokenizer, recipe)
+
     stream = ExampleStream(groups, recipe.train.batch, recipe.train.unit, recipe.train.seed)
-    fitted = Fit(model, task, stream, recipe.train, run, judge)()
-    examples, parts = zip(*Engine(model, task, tokenizer).parts(dev), strict=True)
-    task.calibration = task.calibrate(examples, parts)
-    _say_calibrated(task, examples, parts)
-    keep(run, model, task, tokenizer, recipe)
+    fitted = Fit(model, task, stream, recipe.train, run, judge, write_best=write_best, team=team)()
+    team.first(lambda: write(model))
     dev_numbers = dict(fitted.judged)
     say(f"trained in {took(fitted.cursor)}")
     say("dev: " + ", ".join(f"{name} {value:.4f}" for name, value in dev_numbers.items()))

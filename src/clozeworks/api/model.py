@@ -57,8 +57,17 @@ def check_window(parent: Bundle, window: int) -> None:
 
 def keep(run: Run, model: Model, task: Task, tokenizer: Tokenizer, recipe: Settings) -> Path:
     """Write the finished model as the run's Bundle."""
+    return write_bundle(run.bundle, model, tokenizer, _card(run, task, tokenizer, recipe))
+
+
+def keep_best(run: Run, model: Model, task: Task, tokenizer: Tokenizer, recipe: Settings) -> None:
+    """Write the best model so far as a Bundle of its own."""
+    write_bundle(run.best, model, tokenizer, _card(run, task, tokenizer, recipe))
+
+
+def _card(run: Run, task: Task, tokenizer: Tokenizer, recipe: Settings) -> Card:
     values: dict[str, Any] = recipe.model_dump(mode="json", exclude_none=True)
-    card = Card(
+    return Card(
         task=task.name,
         settings=task.settings,
         labels=task.labels or None,
@@ -74,7 +83,6 @@ def keep(run: Run, model: Model, task: Task, tokenizer: Tokenizer, recipe: Setti
             seed=values["train"]["seed"],
         ),
     )
-    return write_bundle(run.bundle, model, tokenizer, card)
 
 
 def open_engine(model: Path, device: str, precision: Precision) -> Engine:

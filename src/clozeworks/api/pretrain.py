@@ -9,7 +9,7 @@ from pydantic import Field
 
 from clozeworks import tasks
 from clozeworks.api.masking import prepare_masks, report_masks
-from clozeworks.api.model import adopt, keep
+from clozeworks.api.model import adopt, keep, keep_best
 from clozeworks.api.watch import Losses, Watch, shown
 from clozeworks.core.bundle import open_bundle
 from clozeworks.core.config import Settings
@@ -32,6 +32,7 @@ from clozeworks.tasks.base import Task
 from clozeworks.text.load import load_tokenizer
 from clozeworks.text.tokenizer import Tokenizer
 from clozeworks.train.diagnosis import Facts
+from clozeworks.train.distributed import Team, gathered
 from clozeworks.train.fit import Fit, took
 from clozeworks.train.loop import TrainSettings, held_out_losses
 from clozeworks.train.precision import pick_device, pick_dtype
@@ -112,8 +113,14 @@ class Pretrained(Settings):
 def pretrain(recipe: PretrainRecipe) -> Pretrained:
     """Pretrain to the end of the recipe's duration, and write the Bundle.
 
-    The same recipe and folder continue a run that stopped, bit for bit as if it had not.
+    The same recipe and folder continue a run that stopped, bit for bit as if it had not. Started by
+    torchrun, its processes share each step; the first one writes.
     """
+    with gathered(pick_device(recipe.device)) as team:
+        return _pretrain(recipe, team)
+
+
+def _pretrain(recipe: PretrainRecipe, team: Team) -> Pretrained:
     shards = Shards.open(recipe.data)
     shards.verify()
     tokenizer = load_tokenizer(shards.tokenizer_folder)
@@ -126,7 +133,8 @@ def pretrain(recipe: PretrainRecipe) -> Pretrained:
     judged_on = _judged_on(recipe, shards, held, task.judged)
     texts = {"": judged_on, **_others(recipe, shards, task.judged)}
     probe = Probe.of(recipe.probe, tokenizer, recipe.max_length) if recipe.probe.data else None
-    run = Run.start(recipe.out, "pretrain", recipe, _inputs(recipe) | names)
+    inputs = _inputs(recipe, shards) | names
+    run = team.first(lambda: Run.start(recipe.out, "pretrain", recipe, inputs))
     stream = _stream(recipe, shards, train, task)
     chances = frequencies(shards, train, tokenizer.vocabulary.size)
     unigram = unigram_loss(shards, held, chances)
@@ -139,15 +147,20 @@ def pretrain(recipe: PretrainRecipe) -> Pretrained:
     )
     say("to learn from: " + _described(stream.plan(0), task.pairs))
     say("to judge on: " + _described(judged_on.plan(0), task.pairs))
-    report_masks(run, task, stream, tokenizer, recipe.train.seed)
+    team.first(lambda: report_masks(run, task, stream, tokenizer, recipe.train.seed))
     losses = {name: _losses(recipe, task.judged, text) for name, text in texts.items()}
     watch = Watch(run, losses, _facts(recipe, unigram, shards), probe, recipe.probe)
-    before = _before(recipe, watch, model)
-    fitted = Fit(model, task, stream, recipe.train, run, watch.judge, watch.saw)()
-    keep(run, model, task, tokenizer, recipe)
+    before = team.first(lambda: _before(recipe, watch, model))
+
+    def write_best(best: Model) -> None:
+        keep_best(run, best, task, tokenizer, recipe)
+
+    fit = Fit(model, task, stream, recipe.train, run, watch.judge, watch.saw, write_best, team)
+    fitted = fit()
+    team.first(lambda: keep(run, model, task, tokenizer, recipe))
     say(f"pretrained in {took(fitted.cursor)}")
     say(f"held out: {shown(fitted.judged)}")
-    watch.conclude(before, fitted.judged)
+    team.first(lambda: watch.conclude(before, fitted.judged))
     say(f"model → {run.bundle}")
     return Pretrained(
         bundle=run.bundle,
@@ -260,8 +273,8 @@ def _described(plan: Plan, kind: Pairs) -> str:
     return f"{line}, {alone:.1%} alone" if alone else line
 
 
-def _inputs(recipe: PretrainRecipe) -> dict[str, str]:
-    found = {MANIFEST: digest(recipe.data / MANIFEST)}
+def _inputs(recipe: PretrainRecipe, shards: Shards) -> dict[str, str]:
+    found = {"tokenizer": shards.manifest.tokenizer, MANIFEST: digest(recipe.data / MANIFEST)}
     found |= {f"judge_on/{n}": digest(f / MANIFEST) for n, f in recipe.judge_on.items()}
     if recipe.probe.data is not None:
         found["probe"] = digest(recipe.probe.data)

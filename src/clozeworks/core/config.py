@@ -3,7 +3,7 @@
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
@@ -22,6 +22,8 @@ class Settings(BaseModel):
         protected_namespaces=(),
         allow_inf_nan=False,
     )
+    free: ClassVar[frozenset[str]] = frozenset()
+    """Settings that may change while a run goes on: how it is computed, not what."""
 
     @field_validator("*", mode="after")
     @classmethod

@@ -174,6 +174,7 @@ def write_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
             for file in aside.rglob("*"):
                 if file.is_file():
                     _sync(file)
+            sync_folder(aside)
             _swap(aside, path)
             sync_folder(path.parent)
         finally:

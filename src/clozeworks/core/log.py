@@ -1,5 +1,6 @@
 """What a person sees while work goes on: lines, and progress with rate and time left."""
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,13 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 PLAIN_INTERVAL = 10.0
 """Seconds between two plain progress lines where stderr is not a terminal."""
 
-_quiet = False
+
+def follows() -> bool:
+    """Whether torchrun started this process beside a first one, which speaks for all of them."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and os.environ.get("RANK", "0") != "0"
+
+
+_quiet = follows()
 
 
 def say(line: str) -> None:

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel
 
 from clozeworks.core.bundle import read_json
-from clozeworks.core.config import to_toml
+from clozeworks.core.config import Settings, to_toml
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import explained, write_file
 from clozeworks.core.log import say
@@ -33,18 +32,19 @@ class Run:
     """Hashes of what the run reads, by name."""
 
     @classmethod
-    def start(cls, path: str | Path, verb: str, recipe: BaseModel, inputs: dict[str, str]) -> "Run":
+    def start(cls, path: str | Path, verb: str, recipe: Settings, inputs: dict[str, str]) -> "Run":
         """Make the folder, or take it up again if it holds this very run.
 
-        `inputs` are hashes of what the run reads. Raises UserError if the folder holds another run
-        (naming the first setting that differs) or other files.
+        `inputs` are hashes of what the run reads. Settings that are `free` may differ from those it
+        began with. Raises UserError if the folder holds another run (naming everything that
+        differs) or other files.
         """
         path = Path(path)
         identity = {"verb": verb, "recipe": recipe.model_dump(mode="json"), "inputs": inputs}
         identity = json.loads(json.dumps(identity))
         if (path / "run.json").exists():
             there = read_json(path / "run.json", "choose another --out, or remove that folder")
-            _refuse_if_other(path, there, identity)
+            _refuse_if_other(path, there, identity, _free(recipe, "recipe."))
             return cls(path, resumed=True, inputs=inputs)
         with explained(path):
             if path.exists() and (not path.is_dir() or _holds_other_files(path)):
@@ -61,6 +61,11 @@ class Run:
     def bundle(self) -> Path:
         """Where the run's model folder goes."""
         return self.path / "bundle"
+
+    @property
+    def best(self) -> Path:
+        """Where the model folder of the best judgement goes."""
+        return self.path / "best"
 
     @property
     def checkpoints(self) -> Path:
@@ -113,17 +118,39 @@ def _holds_other_files(path: Path) -> bool:
     return bool(names - {"recipe.toml", "environment.json"})
 
 
-def _refuse_if_other(path: Path, there: dict[str, Any], here: dict[str, Any]) -> None:
-    if there == here:
-        return
+LONGEST = 40
+"""Characters of a value that a refusal shows: enough to tell two hashes apart."""
+
+
+def _refuse_if_other(
+    path: Path, there: dict[str, Any], here: dict[str, Any], free: set[str]
+) -> None:
     flat_there, flat_here = _flat(there), _flat(here)
-    for key in sorted(flat_there.keys() | flat_here.keys()):
-        was, now = flat_there.get(key), flat_here.get(key)
-        if was != now:
-            raise UserError(
-                f"{path} holds a different run ({key} was {was!r}, now {now!r}); "
-                "choose another --out, or remove that folder"
-            )
+    differ = [
+        f"{key} was {_shown(flat_there.get(key))}, now {_shown(flat_here.get(key))}"
+        for key in sorted((flat_there.keys() | flat_here.keys()) - free)
+        if flat_there.get(key) != flat_here.get(key)
+    ]
+    if differ:
+        raise UserError(
+            f"{path} holds a different run ({'; '.join(differ)}); "
+            "choose another --out, or remove that folder"
+        )
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+def _free(settings: Settings, prefix: str) -> set[str]:
+    """The flat keys of the settings that may change."""
+    found = {prefix + name for name in settings.free}
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, Settings):
+            found |= _free(value, f"{prefix}{name}.")
+    return found
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

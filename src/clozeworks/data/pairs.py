@@ -1,6 +1,7 @@
 """Plans what to cut from a corpus, knowing only sentence lengths: segment pairs, or windows."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -29,7 +30,7 @@ class Plan:
     labels: Ints
     trimmed: int = 0
 
-    @property
+    @cached_property
     def lengths(self) -> Ints:
         """Tokens of each item with its special tokens, [n] int64."""
         tokens = np.diff(self.first, axis=1) + np.diff(self.second, axis=1)

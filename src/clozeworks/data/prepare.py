@@ -40,8 +40,8 @@ from clozeworks.data.shards import (
 from clozeworks.data.sources.base import PACKED, format_of
 from clozeworks.data.workers import Job, Workers, id_type, make_shard, packed
 from clozeworks.text.alphabet import is_chinese
-from clozeworks.text.segmenters import pick_segmenter
 from clozeworks.text.scripts import Script
+from clozeworks.text.segmenters import pick_segmenter
 from clozeworks.text.tokenizer import Tokenizer
 
 

@@ -27,6 +27,19 @@ MASKED = -1e9
 """Added to the score of a slot of another sequence: exp gives 0, and no row is ever all -inf."""
 
 
+@dataclass
+class Packing:
+    """How full rows of attention were, over some batches."""
+
+    tokens: int = 0
+    slots: int = 0
+
+    def add(self, tokens: int, layout: "Layout") -> None:
+        """Count a batch that was laid out."""
+        self.tokens += tokens
+        self.slots += layout.rows * layout.capacity
+
+
 @dataclass(frozen=True)
 class Layout:
     """Where each packed token sits among R rows of C slots; made once a batch.

@@ -71,7 +71,8 @@ def _loss_and_draws(
     x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, how: tuple[Workspace, Lots | None]
 ) -> tuple[Tensor, Tensor]:
     if len(labels) == 0:
-        return (x.sum() * 0).float(), labels
+        # so that every parameter has a gradient
+        return ((x.sum() + bias.sum()) * 0).float(), labels
     if not torch.is_grad_enabled() or not (x.requires_grad or weight.requires_grad):
         return _plainly(x[: len(labels)], weight, bias, labels, how[1])
     loss, drawn = _ClozeLoss.apply(x, weight, bias, labels, *how)  # type: ignore[no-untyped-call]

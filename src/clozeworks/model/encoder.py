@@ -8,8 +8,9 @@ from typing import Literal, Protocol, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from clozeworks.model.attention import Drop, Layout, View, attend, attend_plainly
+from clozeworks.model.attention import Drop, Layout, Packing, View, attend, attend_plainly
 from clozeworks.model.config import Activation, EncoderConfig
 from clozeworks.model.lookup import lookup
 from clozeworks.model.noise import Dropout, Noise
@@ -185,6 +186,9 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.noise = noise or Noise()
+        self.packing = Packing()
+        self.recompute = False
+        """Whether a layer keeps only its input while training, and runs again for the backward."""
         self.embeddings = Embeddings(config, self.noise)
         self.layers = nn.ModuleList(
             Layer(config, self.noise, first=i == 0) for i in range(config.num_distinct)
@@ -219,14 +223,24 @@ class Encoder(nn.Module):
             return self._explained(x, batch, read, want)
         count = len(x) if read is None else len(read)
         layout = Layout.of(rounded_offsets(batch.offsets))
+        self.packing.add(len(x), layout)
         views = self._views(layout, rounded_index(batch.positions), x.dtype)
         x = rounded(x)
         *most, last = zip(self._layers(), views, strict=True)
         for layer, view in most:
-            x = layer(x, view)
+            x = self._through(layer, x, view)
         layer, view = last
-        x = layer(x, view, None if read is None else rounded_index(read))
+        x = self._through(layer, x, view, None if read is None else rounded_index(read))
         return Encoded(self._finished(x)[:count], layout)
+
+    def _through(self, layer: Layer, x: Tensor, view: View, read: Tensor | None = None) -> Tensor:
+        """The output of one layer, whether or not what it is made from is kept."""
+        if not (self.recompute and self.training and torch.is_grad_enabled()):
+            return cast(Tensor, layer(x, view, read))
+        again = checkpoint(
+            layer, x, view, read, use_reentrant=False, context_fn=self.noise.replayed
+        )
+        return cast(Tensor, again)
 
     def _explained(
         self, x: Tensor, batch: Packed, read: Tensor | None, want: Collection[Want]

@@ -141,7 +141,7 @@ class Model(nn.Module):
         if self.generator is not None:
             self.generator.set_dropout(share)
 
-    def hidden_matrices(self) -> dict[nn.Parameter, int]:
+    def hidden_matrices(self) -> dict[Tensor, int]:
         """Those of its encoder, as `Encoder.hidden_matrices`, and of its generator's."""
         more = {} if self.generator is None else self.generator.hidden_matrices()
         return {**self.encoder.hidden_matrices(), **more}

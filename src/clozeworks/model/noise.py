@@ -1,5 +1,9 @@
 """Dropout whose masks are a function of a key, drawn cheaply enough for a CPU."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -32,6 +36,22 @@ class Noise:
         drawn = np.frombuffer(self._bytes.bytes(like.numel()), dtype=np.uint8)
         kept = torch.from_numpy(drawn >= limit).view(like.shape)
         return kept.to(like.dtype).mul_(256 / (256 - limit))
+
+    def replayed(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        """Contexts for a pass and for its repetition: in both, the same masks are drawn.
+
+        As `torch.utils.checkpoint` takes them; torch's own generator it replays itself.
+        """
+        return nullcontext(), self._from(self._bytes.bit_generator.state)
+
+    @contextmanager
+    def _from(self, state: Mapping[str, Any]) -> Iterator[None]:
+        now = self._bytes.bit_generator.state
+        self._bytes.bit_generator.state = state
+        try:
+            yield
+        finally:
+            self._bytes.bit_generator.state = now
 
 
 class Dropout(nn.Module):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from clozeworks.model.attention import Drop, Layout, View, attend, attend_plainly
+from clozeworks.model.attention import Drop, Layout, Packing, View, attend, attend_plainly
 from clozeworks.model.config import EncoderConfig
 from clozeworks.model.encoder import Embeddings, Encoded, Packed, Want, norm_of
 from clozeworks.model.noise import Dropout, Noise
@@ -28,6 +28,7 @@ class Recurrent(nn.Module):
         width = config.hidden_size
         self.config = config
         self.noise = noise or Noise()
+        self.packing = Packing()
         self.heads = config.num_heads
         self.attention_dropout = config.attention_dropout
         self.embeddings = Embeddings(config, self.noise)
@@ -57,6 +58,7 @@ class Recurrent(nn.Module):
     ) -> Encoded:
         """Run the recurrence and its attention on `x` [T, H]; arguments as for `Encoder.encode`."""
         layout = Layout.of(batch.offsets)
+        self.packing.add(len(x), layout)
         view = View(layout, layout.mask(x.dtype))
         kept = Encoded(x, layout, [x] if "hidden" in want else [])
         states = self.dropout(self._states(x, batch.offsets))

@@ -3,8 +3,8 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
@@ -13,11 +13,12 @@ from clozeworks.core.run import Run
 from clozeworks.data.order import Stream
 from clozeworks.model.heads import Model
 from clozeworks.tasks.base import Task
-from clozeworks.train.loop import Event, TrainSettings, seconds_per_step, train
-from clozeworks.train.optim import Optimizer
-from clozeworks.train.precision import pick_dtype
+from clozeworks.train.best import improves, merit
+from clozeworks.train.distributed import ALONE, Team
+from clozeworks.train.loop import Event, Learner, TrainSettings, seconds_per_step, train
+from clozeworks.train.parallel import learner_for
 from clozeworks.train.schedule import Duration, count_steps
-from clozeworks.train.state import Cursor, load_latest, save
+from clozeworks.train.state import Cursor, load_latest, save, sweep
 from clozeworks.train.track import Track
 
 JUDGEMENTS = 10
@@ -48,8 +49,12 @@ class Fit:
     settings: TrainSettings
     run: Run
     judge: Judge = lambda model: {}
+    """Looks at the model now and then; in the first process alone."""
     saw: Callable[[Event], None] = lambda event: None
-    """Told of every step, before it is judged."""
+    """Told of every step, before it is judged; likewise."""
+    write_best: Callable[[Model], None] = lambda model: None
+    """Writes the model of the best judgement; likewise."""
+    team: Team = ALONE
 
     def __call__(self) -> Fitted:
         """Train to the end of the run; afterwards the model's weights are the fp32 masters.
@@ -57,88 +62,105 @@ class Fit:
         A run that stopped goes on from its last checkpoint, bit for bit as if it had not. Raises
         Interrupted after Ctrl-C or SIGTERM, the step finished and saved.
         """
-        optimizer = optimizer_for(self.model, self.settings)
-        with self.run.alone():
-            cursor = self._begin(optimizer)
-            with Track(self.run.path) as track, _stop_signals() as stopping:
-                judged = self._steps((optimizer, cursor), track, stopping) or self.judge(self.model)
-        optimizer.release()
+        learner = learner_for(self.model, self.task, self.settings, self.team)
+        with ExitStack() as stack:
+            self.team.first(lambda: stack.enter_context(self.run.alone()))
+            cursor = self._begin(learner)
+            track = stack.enter_context(Track(self.run.path)) if self.team.leads else None
+            stopping = stack.enter_context(_stop_signals())
+            judged = self._steps((learner, cursor), track, stopping) or self._judge(learner)
+        learner.release()
         return Fitted(cursor, judged)
 
-    def _begin(self, optimizer: Optimizer) -> Cursor:
+    def _begin(self, learner: Learner) -> Cursor:
         """The cursor of the last checkpoint, or of a fresh run, its length decided and saved."""
-        cursor = load_latest(self.run.checkpoints, optimizer)
+        self.team.first(lambda: sweep(self.run.checkpoints))
+        cursor = load_latest(self.run.checkpoints, learner.optimizer)
+        done = 0 if cursor is None else cursor.step
+        self.team.first(lambda: self.run.forget_after(done))
         if cursor is not None:
-            self.run.forget_after(cursor.step)
             if cursor.step >= cursor.total:
                 say(f"{self.run.path} is finished: all {cursor.total:,} steps are done")
                 return cursor
             say(f"continuing {self.run.path} at step {cursor.step:,} of {cursor.total:,}")
             return cursor
-        self.run.forget_after(0)
         duration, seconds = Duration.parse(self.settings.duration), None
         if duration.unit == "minutes":
-            seconds = seconds_per_step(self.model, self.task, self.stream, self.settings, optimizer)
+            seconds = seconds_per_step(learner, self.stream)
         cursor = Cursor(total=count_steps(duration, self.stream, seconds))
         if seconds is not None:
             say(f"{self.settings.duration} at {seconds:.3f} s a step: {cursor.total:,} steps")
-        save(self.run.checkpoints, cursor, optimizer)
+        self._save(learner, cursor)
         return cursor
 
     def _steps(
-        self, state: tuple[Optimizer, Cursor], track: Track, stopping: threading.Event
+        self, state: tuple[Learner, Cursor], track: Track | None, stopping: threading.Event
     ) -> Mapping[str, float]:
-        optimizer, cursor = state
+        learner, cursor = state
         judged: Mapping[str, float] = {}
         every = max(1, cursor.total // JUDGEMENTS)
         saved = time.monotonic()
         with Meter("training", cursor.total, "steps") as meter:
             meter.skip(cursor.step)
-            for event in train(self.model, self.task, self.stream, self.settings, state):
-                track.step(event)
-                self.saw(event)
-                meter.advance(1, _summary(event, judged))
-                if event.step % every == 0 or event.step == cursor.total:
-                    optimizer.settle()
-                    judged = self.judge(self.model)
-                    meter.note = _summary(event, judged)
-                    track.judgement(event.step, judged)
-                due = time.monotonic() - saved > self.settings.checkpoint_minutes * 60
-                if due or stopping.is_set() or event.step == cursor.total:
-                    track.flush()
-                    save(self.run.checkpoints, cursor, optimizer)
+            for event in train(learner, self.stream, cursor):
+                last = event.step == cursor.total
+                meter.advance(1, summary(event, judged))
+                if track is not None:
+                    track.step(event)
+                    self.saw(event)
+                if event.step % every == 0 or last:
+                    judged = self._judge(learner)
+                    self._keep_best(state, judged, event.losses)
+                    meter.note = summary(event, judged)
+                    if track is not None:
+                        track.judgement(event.step, judged)
+                overdue = time.monotonic() - saved > self.settings.checkpoint_minutes * 60
+                due, stop = self.team.any(overdue and self.team.leads, stopping.is_set())
+                if due or stop or last:
+                    if track is not None:
+                        track.flush()
+                    self._save(learner, cursor)
                     saved = time.monotonic()
-                if stopping.is_set() and event.step < cursor.total:
+                if stop and not last:
                     raise Interrupted(
                         f"stopped after step {event.step:,} of {cursor.total:,}; everything is "
                         f"saved in {self.run.path}: give the same command again to continue"
                     )
         return judged
 
+    def _judge(self, learner: Learner) -> dict[str, float]:
+        with learner.shown() as model:
+            return self.team.first(lambda: dict(self.judge(model)))
 
-def optimizer_for(model: Model, settings: TrainSettings) -> Optimizer:
-    """Make a model ready to be trained: its dropout set, its weights in the chosen precision."""
-    if settings.dropout is not None:
-        model.set_dropout(settings.dropout)
-    embeddings = model.encoder.embeddings
-    embeddings.sparse = not model.tied
-    return Optimizer(
-        model,
-        pick_dtype(settings.precision, model.device),
-        decay=settings.decay,
-        betas=(0.9, settings.beta2),
-        eps=settings.eps,
-        clip=settings.clip,
-        hidden=model.hidden_matrices() if settings.optimizer == "muon" else None,
-        sparse=embeddings.tokens.weight if embeddings.sparse else None,
-    )
+    def _keep_best(
+        self, state: tuple[Learner, Cursor], judged: Mapping[str, float], losses: Collection[str]
+    ) -> None:
+        """Write the model if it is wished and the judgement is the best so far."""
+        if self.settings.keep_best is None:
+            return
+        learner, cursor = state
+        value, less = merit(judged, losses, self.settings.keep_best)
+        if improves(value, cursor.best, less):
+            cursor.best, cursor.best_step = value, cursor.step
+            with learner.shown(exact=True) as model:
+                self.team.first(lambda: self.write_best(model))
+
+    def _save(self, learner: Learner, cursor: Cursor) -> None:
+        state = learner.optimizer.state()
+        folder, keep = self.run.checkpoints, self.settings.keep_last
+        self.team.first(lambda: save(folder, cursor, state, keep))
 
 
-def _summary(event: Event, judged: Mapping[str, float]) -> str:
+def summary(event: Event, judged: Mapping[str, float]) -> str:
+    """A step in a line: losses, speed and what it is worth, memory, the last judgement."""
+    reading = event.reading
     losses = ", ".join(f"{name} {value:.3f}" for name, value in event.losses.items())
     held = ", ".join(f"{name} {value:.3f}" for name, value in judged.items())
     rate = f"{event.tokens / event.seconds:,.0f} tokens/s"
-    return f"{losses}, {rate}" + (f" (held out: {held})" if held else "")
+    rate += "" if reading.peak_share is None else f" ({reading.peak_share:.0%} of peak)"
+    parts = [losses, rate, f"{reading.padding:.0%} padding", f"{reading.waiting:.0%} waiting"]
+    parts += [f"norm {event.norm:.2f}", f"{reading.memory_mb:,.0f} MB"]
+    return ", ".join(parts) + (f" (held out: {held})" if held else "")
 
 
 @contextmanager

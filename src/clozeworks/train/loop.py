@@ -1,13 +1,17 @@
 """The one training loop: it yields an event a step, and knows nothing of folders or screens."""
 
+import math
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
+from torch import Tensor, nn
 
 from clozeworks.core.config import Settings
 from clozeworks.core.records import Ints
@@ -15,17 +19,27 @@ from clozeworks.data.batches import Batch
 from clozeworks.data.order import Stream, Unit, cut
 from clozeworks.model.heads import Model
 from clozeworks.tasks.base import Draw, Task
+from clozeworks.train.distributed import ALONE, Team
+from clozeworks.train.gauge import Gauge, Reading
 from clozeworks.train.optim import Optimizer, Rule
 from clozeworks.train.precision import Precision
-from clozeworks.train.schedule import Duration, linear_rate
-from clozeworks.train.state import Cursor
-
-RANK = 0
-"""This process's number among those that train together."""
+from clozeworks.train.schedule import Duration, Schedule, Shape
+from clozeworks.train.state import KEPT, Cursor
 
 
 class TrainSettings(Settings):
     """How a model is trained."""
+
+    free: ClassVar[frozenset[str]] = frozenset(
+        {
+            "micro_tokens",
+            "recompute",
+            "parallel",
+            "checkpoint_minutes",
+            "keep_last",
+            "keep_best",
+        }
+    )
 
     duration: str = "3 epochs"
     """When to stop: an amount of epochs, steps, tokens or minutes, such as "30 minutes"."""
@@ -38,7 +52,11 @@ class TrainSettings(Settings):
     micro_tokens: int = Field(default=16_384, gt=0)
     """Most tokens in one forward pass; larger steps are cut and their gradients summed."""
     warmup: float = Field(default=0.1, ge=0, le=1)
-    """Share of the steps over which the learning rate rises; it then falls linearly to 0."""
+    """Share of the steps over which the learning rate rises to its peak."""
+    schedule: Shape = "linear"
+    """How it goes on: linear or cosine (both down to 0), constant, or wsd (falls at the end)."""
+    cooldown: float = Field(default=0.2, gt=0, le=1)
+    """Share of the steps, the last ones, over which wsd falls."""
     optimizer: Rule = "adamw"
     """What moves the weights: adamw, or muon for the layers' matrices and adamw for the rest."""
     decay: float = Field(default=0.01, ge=0)
@@ -57,6 +75,14 @@ class TrainSettings(Settings):
     """Everything random is a function of it."""
     checkpoint_minutes: float = Field(default=5.0, gt=0)
     """Minutes between two checkpoints."""
+    keep_last: int = Field(default=KEPT, ge=1)
+    """How many checkpoints are kept."""
+    keep_best: str | None = None
+    """Keep the best model too, in `best`: by "total" (of held-out losses) or one number's name."""
+    recompute: bool = False
+    """Keep only each layer's input for the backward pass and run it again: less memory, slower."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """With several processes: each holds the whole model (ddp), or a part of everything (fsdp)."""
 
     @field_validator("duration")
     @classmethod
@@ -64,10 +90,18 @@ class TrainSettings(Settings):
         Duration.parse(value)
         return value
 
+    @model_validator(mode="after")
+    def _room_for_both(self) -> Self:
+        if self.schedule == "wsd" and self.warmup + self.cooldown > 1:
+            raise ValueError(
+                f"warmup {self.warmup} and cooldown {self.cooldown} together are more than 1"
+            )
+        return self
+
 
 @dataclass(frozen=True)
 class Event:
-    """What happened in one optimizer step."""
+    """What happened in one optimizer step, over all processes."""
 
     step: int
     epoch: float
@@ -77,86 +111,198 @@ class Event:
     norm: float
     """Gradient norm before clipping."""
     tokens: int
-    seconds: float
     ends_epoch: bool
+    reading: Reading
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return self.reading.seconds
 
 
-def train(
-    model: Model,
-    task: Task,
-    stream: Stream,
-    settings: TrainSettings,
-    state: tuple[Optimizer, Cursor],
-) -> Iterator[Event]:
+class Objective(nn.Module):
+    """What is differentiated: the loss of a batch. Its forward is what processes share."""
+
+    def __init__(self, model: Model, task: Task) -> None:
+        super().__init__()
+        self.model = model
+        self._task = task
+
+    def forward(
+        self, batch: Batch, divisors: Mapping[str, float], seed: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The terms of the loss divided and summed, and each of them without its graph."""
+        sums = self._task.loss(self.model, batch, Draw(seed, 0))
+        means = {name: total / divisors[name] for name, total in sums.items()}
+        weighed = [self._task.weights[name] * mean for name, mean in means.items()]
+        return torch.stack(weighed).sum(), {n: m.detach() for n, m in means.items()}
+
+
+@dataclass(frozen=True)
+class Portion:
+    """What one process does of a step: `batches`, of which the first `counted` count.
+
+    The others keep it in step with processes that have more to do. `tokens` are those of the whole
+    step.
+    """
+
+    batches: list[Batch]
+    counted: int
+    tokens: int
+
+    @classmethod
+    def of(cls, batches: list[Batch]) -> "Portion":
+        """A whole step, done by one process."""
+        return cls(batches, len(batches), sum(batch.num_tokens for batch in batches))
+
+
+@dataclass
+class Learner:
+    """A model that learns a task in this process alone; others share the work with more."""
+
+    model: Model
+    """The model whose gradients are taken."""
+    task: Task
+    settings: TrainSettings
+    optimizer: Optimizer
+    team: Team = ALONE
+    objective: nn.Module = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.objective = Objective(self.model, self.task)
+
+    def learn(self, portion: Portion, divisors: Mapping[str, float]) -> dict[str, float]:
+        """Leave the step's gradients with the optimizer; return what was added to each mean."""
+        several = len(portion.batches) > 1
+        idle = dict.fromkeys(divisors, math.inf)
+        found: list[Tensor] = []
+        with self._apart() if several else nullcontext():
+            for number, batch in enumerate(portion.batches):
+                means = self._pass(number, batch, divisors if number < portion.counted else idle)
+                found.append(torch.stack([means[name] for name in divisors]))
+                if several:
+                    self.optimizer.accumulate()
+        if several:
+            self._join()
+        return dict(zip(divisors, torch.stack(found).double().sum(0).tolist(), strict=True))
+
+    def _pass(self, number: int, batch: Batch, divisors: Mapping[str, float]) -> dict[str, Tensor]:
+        """Forward and backward through one batch; its dropout is a function of its place."""
+        place = (self.settings.seed, self.optimizer.steps, number, self.team.rank)
+        self.model.encoder.noise.reseed(*place)
+        batch = batch.to(self.model.device)
+        self.optimizer.reach(batch.input_ids)
+        total, means = self.objective(batch, divisors, self.settings.seed)
+        total.backward()
+        found: dict[str, Tensor] = means
+        return found
+
+    def _apart(self) -> AbstractContextManager[None]:
+        """Inside, gradients of several passes are summed before anyone else learns of them."""
+        return nullcontext()
+
+    def _join(self) -> None:
+        """Add up the processes' sums."""
+
+    @contextmanager
+    def shown(self, exact: bool = False) -> Iterator[Model]:
+        """The whole model, to be judged; `exact`: with its fp32 masters, to be written."""
+        self.optimizer.settle()
+        with self.optimizer.exact() if exact else nullcontext():
+            yield self.model
+
+    def release(self) -> None:
+        """Training is over: leave the model with its fp32 masters."""
+        self.optimizer.release()
+
+
+def train(learner: Learner, stream: Stream, cursor: Cursor) -> Iterator[Event]:
     """Take steps from where the cursor stands to its total, yielding after each.
 
     The cursor is advanced before the event is yielded, so that it may be saved or left at any
     event. A step is a function of the weights, the seed and the cursor alone.
     """
-    optimizer, cursor = state
-    warmup = round(settings.warmup * cursor.total)
+    schedule = schedule_of(learner.settings, cursor.total)
+    gauge = Gauge(learner)
     while cursor.step < cursor.total:
         steps = stream.steps(cursor.epoch)
         while cursor.position < len(steps) and cursor.step < cursor.total:
-            began = time.perf_counter()
-            rate = linear_rate(settings.lr, cursor.step, cursor.total, warmup)
-            batches = prepare(task, stream, settings, cursor, steps[cursor.position])
-            losses, norm = take_step(model, task, batches, settings, optimizer, rate)
-            tokens = sum(batch.num_tokens for batch in batches)
-            seconds = time.perf_counter() - began
+            gauge.begin()
+            rate = schedule.rate(cursor.step)
+            portion = portion_of(learner, stream, cursor.epoch, steps[cursor.position])
+            gauge.ready()
+            losses, norm = take_step(learner, portion, rate)
             cursor.step += 1
+            reading = gauge.read(portion.batches, portion.tokens, cursor.total - cursor.step)
             cursor.position += 1
-            cursor.tokens += tokens
-            cursor.seconds += seconds
+            cursor.tokens += portion.tokens
+            cursor.seconds += reading.seconds
             ends = cursor.position == len(steps)
             epoch = cursor.epoch + cursor.position / len(steps)
-            yield Event(cursor.step, epoch, losses, rate, norm, tokens, seconds, ends)
+            yield Event(cursor.step, epoch, losses, rate, norm, portion.tokens, ends, reading)
         if cursor.position == len(steps):
             cursor.epoch, cursor.position = cursor.epoch + 1, 0
+
+
+def schedule_of(settings: TrainSettings, total: int) -> Schedule:
+    """The learning rates of a run of `total` steps."""
+    warmup, cooldown = round(settings.warmup * total), max(1, round(settings.cooldown * total))
+    return Schedule(settings.lr, total, warmup, settings.schedule, cooldown)
+
+
+def portion_of(learner: Learner, stream: Stream, epoch: int, indices: Ints) -> Portion:
+    """This process's part of a step, cut so that no pass exceeds `micro_tokens` where it can.
+
+    Every process knows the whole step, cuts it alike, and takes its own slice; one with fewer
+    passes than another repeats the shortest group of the step, which then counts for nothing.
+    """
+    lengths = stream.lengths(epoch)[indices]
+    mine, passes = slices(lengths, learner.settings.micro_tokens, learner.team)
+    counted = len(mine)
+    mine += [np.array([lengths.argmin()])] * (passes - counted)
+    draw = Draw(learner.settings.seed, epoch)
+    batches = [learner.task.collate(stream.groups(epoch, indices[part]), draw) for part in mine]
+    return Portion(batches, counted, int(lengths.sum()))
+
+
+def slices(lengths: Ints, micro_tokens: int, team: Team) -> tuple[list[Ints], int]:
+    """Which of a step's groups each pass of this process takes; how many passes the busiest has.
+
+    Groups stay in order; a process takes those whose middle falls into its share of the tokens.
+    """
+    ends = np.cumsum(lengths)
+    owner = ((ends - lengths / 2) * team.size / ends[-1]).astype(np.int64)
+    cuts = [
+        cut(np.flatnonzero(owner == rank), lengths, micro_tokens, "tokens")
+        for rank in range(team.size)
+    ]
+    return cuts[team.rank], max(map(len, cuts))
 
 
 def prepare(
     task: Task, stream: Stream, settings: TrainSettings, cursor: Cursor, indices: Ints
 ) -> list[Batch]:
-    """The micro-batches of one step, cut so that none exceeds `micro_tokens` where it can."""
-    groups = stream.groups(cursor.epoch, indices)
-    lengths = np.array([sum(map(len, group.sequences)) for group in groups])
-    parts = cut(np.arange(len(groups)), lengths, settings.micro_tokens, "tokens")
+    """The micro-batches of one whole step, cut so that none exceeds `micro_tokens` if it can."""
+    lengths = stream.lengths(cursor.epoch)[indices]
+    parts = cut(np.arange(len(indices)), lengths, settings.micro_tokens, "tokens")
     draw = Draw(settings.seed, cursor.epoch, cursor.step / cursor.total)
-    return [task.collate([groups[i] for i in part], draw) for part in parts]
+    return [task.collate(stream.groups(cursor.epoch, indices[part]), draw) for part in parts]
 
 
-def take_step(
-    model: Model,
-    task: Task,
-    batches: list[Batch],
-    settings: TrainSettings,
-    optimizer: Optimizer,
-    rate: float,
-) -> tuple[dict[str, float], float]:
+def take_step(learner: Learner, portion: Portion, rate: float) -> tuple[dict[str, float], float]:
     """One update; returns the mean of each loss term, and the gradient norm.
 
-    Every term is divided once by its count over all micro-batches, so cutting a step into more of
-    them changes nothing but memory.
+    Every term is divided once by its count over all micro-batches and processes, so cutting a step
+    into more of them changes nothing but memory and speed.
     """
     counts: Counter[str] = Counter()
-    for batch in batches:
-        counts.update(task.counts(batch))
-    model.train()
-    sums = dict.fromkeys(counts, 0.0)
-    for number, batch in enumerate(batches):
-        model.encoder.noise.reseed(settings.seed, optimizer.steps, number, RANK)
-        batch = batch.to(model.device)
-        optimizer.reach(batch.input_ids)
-        terms = task.loss(model, batch, Draw(settings.seed, 0))
-        means = [terms[name] / max(1.0, counts[name]) for name in terms]
-        weighed = [task.weights.get(name, 1.0) * m for name, m in zip(terms, means, strict=True)]
-        torch.stack(weighed).sum().backward()
-        for name, mean in zip(terms, means, strict=True):
-            sums[name] += float(mean.detach())
-        if len(batches) > 1:
-            optimizer.accumulate()
-    return sums, optimizer.step(rate)
+    for number, batch in enumerate(portion.batches):
+        counted = number < portion.counted
+        counts.update({name: n * counted for name, n in learner.task.counts(batch).items()})
+    divisors = {name: max(1.0, n) for name, n in learner.team.sums(counts).items()}
+    learner.model.train()
+    losses = learner.team.sums(learner.learn(portion, divisors))
+    return losses, learner.optimizer.step(rate)
 
 
 def held_out_losses(
@@ -187,17 +333,19 @@ def held_out_losses(
     }
 
 
-def seconds_per_step(
-    model: Model, task: Task, stream: Stream, settings: TrainSettings, optimizer: Optimizer
-) -> float:
-    """Mean seconds of a step once warm, found by trying some at rate 0; leaves no trace."""
+def seconds_per_step(learner: Learner, stream: Stream) -> float:
+    """Mean seconds of a step once warm, found by trying some at rate 0; leaves no trace.
+
+    The slowest process's clock counts, so that all of them find the same.
+    """
     warm, wanted, spent, steps = 3, 5.0, 0.0, 0
     order = stream.steps(0)
     while steps < warm + 5 or (spent < wanted and steps < warm + 200):
         began = time.perf_counter()
-        batches = prepare(task, stream, settings, Cursor(total=1), order[steps % len(order)])
-        take_step(model, task, batches, settings, optimizer, rate=0.0)
+        portion = portion_of(learner, stream, 0, order[steps % len(order)])
+        take_step(learner, portion, rate=0.0)
         steps += 1
-        spent += (time.perf_counter() - began) if steps > warm else 0.0
-    optimizer.forget()
+        seconds = learner.team.largest(time.perf_counter() - began)
+        spent += seconds if steps > warm else 0.0
+    learner.optimizer.forget()
     return spent / (steps - warm)

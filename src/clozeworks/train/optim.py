@@ -1,7 +1,8 @@
 """AdamW and Muon over fp32 masters, whatever dtype the model computes in."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Muon
 
 from clozeworks.core.errors import UserError
-from clozeworks.train.rows import Rows
+from clozeworks.train.rows import Rows, settled
 
 CHUNK = 1 << 18
 """Values updated at a time: master, gradient and both moments then stay in the cache."""
@@ -46,10 +47,12 @@ class Optimizer:
     ) -> None:
         self.names = [name for name, _ in model.named_parameters()]
         self.parameters = list(model.parameters())
-        self.masters = [p.detach().clone().float() for p in self.parameters]
         turned = {id(p): parts for p, parts in (hidden or {}).items()}
         self.parts = [turned.get(id(p), 0) for p in self.parameters]
         """Of how many matrices each parameter consists that Muon moves; 0: AdamW moves it."""
+        self.masters = self._make_masters()
+        self.working = self._make_working(dtype)
+        """What the model computes with: rounded copies, or the masters themselves."""
         self.first = [torch.zeros_like(m) for m in self.masters]
         self.second = [
             torch.zeros_like(m) if not parts else torch.zeros(0, device=m.device)
@@ -62,13 +65,20 @@ class Optimizer:
         self._sums: list[Tensor] | None = None
         self._scratch = torch.empty(CHUNK, device=self.masters[0].device)
         """A chunk of gradient in fp32; used again and again, so that it stays in the cache."""
-        for parameter, master in zip(self.parameters, self.masters, strict=True):
-            parameter.data = master if dtype == torch.float32 else master.to(dtype)
         self._muon = self._turning() if any(self.parts) else None
         self._sparse = next((i for i, p in enumerate(self.parameters) if p is sparse), -1)
-        self._rows: Rows | None = None
+        self._reached: Rows | None = None
         if sparse is not None:
-            self._rows = Rows(self.masters[self._sparse], sparse.data)
+            self._reached = Rows(self.masters[self._sparse], self.working[self._sparse])
+
+    def _make_masters(self) -> list[Tensor]:
+        return [p.detach().clone().float() for p in self.parameters]
+
+    def _make_working(self, dtype: torch.dtype) -> list[Tensor]:
+        working = [m if dtype == torch.float32 else m.to(dtype) for m in self.masters]
+        for parameter, tensor in zip(self.parameters, working, strict=True):
+            parameter.data = tensor
+        return working
 
     def _turning(self) -> Muon:
         """torch's Muon over views of the masters, its momentum in views of ours."""
@@ -86,21 +96,20 @@ class Optimizer:
 
     def reach(self, ids: Tensor) -> None:
         """Say which tokens [T] are about to be read; must come before every forward pass."""
-        if self._rows is not None:
-            self._rows.reach(ids)
+        if self._reached is not None:
+            self._reached.reach(ids)
 
     def settle(self) -> None:
         """Bring every weight up to date, also those that no gradient has reached."""
-        if self._rows is not None:
-            self._rows.settle()
+        if self._reached is not None:
+            self._reached.settle()
 
     def accumulate(self) -> None:
         """Move the parameters' gradients into fp32 sums, between the micro-batches of a step."""
         if self._sums is None:
             self._sums = [torch.zeros_like(m) for m in self.masters]
-            if self._rows is not None:
-                master = self.masters[self._sparse]
-                self._sums[self._sparse] = _no_rows_of(master)
+            if self._reached is not None:
+                self._sums[self._sparse] = _no_rows_of(self.masters[self._sparse])
         for i, parameter in enumerate(self.parameters):
             if parameter.grad is not None and parameter.grad.is_sparse:
                 self._sums[i] = self._sums[i] + parameter.grad.float()
@@ -108,11 +117,19 @@ class Optimizer:
                 self._sums[i] += parameter.grad
             parameter.grad = None
 
+    @property
+    def sums(self) -> list[Tensor]:
+        """What was accumulated so far in this step; to be added to before the step is taken."""
+        return self._sums or []
+
     def _gradients(self) -> list[Tensor | None]:
         if self._sums is None:
             return [p.grad for p in self.parameters]
         self.accumulate()
         return list(self._sums)
+
+    def _norm(self, gradients: list[Tensor | None]) -> float:
+        return math.sqrt(sum_of_squares([g for g in gradients if g is not None]))
 
     def step(self, rate: float) -> float:
         """Update once with learning rate `rate`; return the gradient norm before clipping.
@@ -120,7 +137,7 @@ class Optimizer:
         Raises UserError if the gradient is not finite; nothing is updated then.
         """
         gradients = self._gradients()
-        norm = _norm([g for g in gradients if g is not None])
+        norm = self._norm(gradients)
         scale = min(1.0, self.clip / (norm + 1e-6)) if self.clip > 0 else 1.0
         if not math.isfinite(norm):
             raise UserError(
@@ -143,34 +160,34 @@ class Optimizer:
 
     def _update(self, i: int, gradient: Tensor, rate: float, scale: float) -> None:
         """Update one parameter, chunk by chunk, and round its master into the model."""
-        flat = (self.masters[i], gradient, self.first[i], self.second[i], self.parameters[i].data)
-        for master, grad, first, second, working in zip(
-            *(t.reshape(-1).split(CHUNK) for t in flat), strict=True
-        ):
+        flat = (self.masters[i], gradient, self.first[i], self.second[i], self.working[i])
+        chunks = zip(*(t.reshape(-1).split(CHUNK) for t in flat), strict=True)
+        for master, grad, first, second, working in chunks:
             scaled = self._scratch[: len(grad)].copy_(grad)
-            self._adamw((master, first, second), scaled.mul_(scale), rate, self.decays[i])
+            if scale < 1:
+                scaled.mul_(scale)
+            self._adamw((master, first, second), scaled, rate, self.decays[i])
             if working.dtype != master.dtype:
                 working.copy_(master)
 
     def _update_rows(self, i: int, gradient: Tensor, rate: float, scale: float) -> None:
         """The same for the rows ever read; every other one only decays, by the same factor."""
-        rows = self._rows
+        rows = self._reached
         assert rows is not None, "a gradient of rows, of a parameter that was not named"
         width = gradient.shape[1]
         read, values = gradient.indices()[0], gradient.values()
+        wholes = (self.masters[i], self.first[i], self.second[i])
         for active in rows.active.split(max(1, CHUNK // width)):
             begin, end = torch.searchsorted(read, active[[0, -1]]).tolist()
-            begin, end = begin, end + int(end < len(read) and read[end] == active[-1])
+            end += int(end < len(read) and read[end] == active[-1])
             scaled = self._scratch[: len(active) * width].view(-1, width).zero_()
             scaled[torch.searchsorted(active, read[begin:end])] = values[begin:end].float() * scale
-            held = [t[active] for t in (self.masters[i], self.first[i], self.second[i])]
-            self._adamw((held[0], held[1], held[2]), scaled, rate, self.decays[i])
-            for whole, part in zip(
-                (self.masters[i], self.first[i], self.second[i]), held, strict=True
-            ):
+            master, first, second = (whole[active] for whole in wholes)
+            self._adamw((master, first, second), scaled, rate, self.decays[i])
+            for whole, part in zip(wholes, (master, first, second), strict=True):
                 whole[active] = part
-            if self.parameters[i].dtype != held[0].dtype:
-                self.parameters[i].data[active] = held[0].to(self.parameters[i].dtype)
+            if self.working[i] is not self.masters[i]:
+                self.working[i][active] = master.to(self.working[i].dtype)
         rows.decay(1 - rate * self.decays[i])
 
     def _adamw(
@@ -200,25 +217,32 @@ class Optimizer:
         turned = [i for i, parts in enumerate(self.parts) if parts]
         for i, group in zip(turned, self._muon.param_groups, strict=True):
             group["lr"], gradient = rate, gradients[i]
-            if gradient is None:
-                continue
-            parts = (gradient.float() * scale).chunk(self.parts[i])
-            for view, part in zip(group["params"], parts, strict=True):
-                view.grad = part
+            if gradient is not None:
+                cut = (gradient.float() * scale).chunk(self.parts[i])
+                for view, part in zip(group["params"], cut, strict=True):
+                    view.grad = part
         self._muon.step()
         for i, group in zip(turned, self._muon.param_groups, strict=True):
             for view in group["params"]:
                 view.grad = None
-            if self.parameters[i].dtype != self.masters[i].dtype:
-                self.parameters[i].copy_(self.masters[i])
+            self._round(i)
+
+    def _round(self, i: int) -> None:
+        """Round a master into what the model computes with."""
+        if self.working[i] is not self.masters[i]:
+            self.working[i].copy_(self.masters[i])
 
     def forget(self) -> None:
         """Be as new, the weights as they are: what trying out steps at rate 0 left is dropped."""
         for moment in (*self.first, *self.second):
             moment.zero_()
-        if self._rows is not None:
-            self._rows.forget()
+        if self._reached is not None:
+            self._reached.forget()
         self.steps = 0
+
+    def wholes(self) -> Iterator[Tensor]:
+        """The fp32 masters, whole, one after another."""
+        yield from self.masters
 
     def release(self) -> None:
         """Give the model its fp32 masters for good."""
@@ -226,26 +250,43 @@ class Optimizer:
         for parameter, master in zip(self.parameters, self.masters, strict=True):
             parameter.data = master
 
+    @contextmanager
+    def exact(self) -> Iterator[None]:
+        """Let the model have its fp32 masters inside the block."""
+        self.release()
+        try:
+            yield
+        finally:
+            for parameter, working in zip(self.parameters, self.working, strict=True):
+                parameter.data = working
+
+    def _kept(self) -> dict[str, list[Tensor]]:
+        """Everything a checkpoint holds, by kind: a tensor for each parameter, or an empty one."""
+        return {"master": self.masters, "first": self.first, "second": self.second}
+
     def state(self) -> dict[str, Tensor]:
         """Masters and moments by name, to be saved."""
-        kinds = (("master", self.masters), ("first", self.first), ("second", self.second))
-        rows = {} if self._rows is None else self._rows.state()
-        return {f"{kind}.rows": tensor for kind, tensor in rows.items()} | {
+        rows = {} if self._reached is None else self._reached.state(self.names[self._sparse])
+        return rows | {
             f"{kind}.{name}": tensor
-            for kind, tensors in kinds
+            for kind, tensors in self._kept().items()
             for name, tensor in zip(self.names, tensors, strict=True)
             if tensor.numel()
         }
 
-    def load(self, state: dict[str, Tensor], steps: int) -> None:
+    def load(self, state: Mapping[str, Tensor], steps: int) -> None:
         """Take up a saved state; the model's parameters follow."""
         with torch.no_grad():
-            for name, tensor in self.state().items():
-                tensor.copy_(state[name])
-            if self._rows is not None:
-                self._rows.load(state["reached.rows"], state["faded.rows"])
-            for parameter, master in zip(self.parameters, self.masters, strict=True):
-                parameter.copy_(master)
+            if self._reached is None:
+                state = settled(state)
+            else:
+                self._reached.load(state, self.names[self._sparse])
+            for kind, tensors in self._kept().items():
+                for name, tensor in zip(self.names, tensors, strict=True):
+                    if tensor.numel():
+                        tensor.copy_(state[f"{kind}.{name}"])
+            for i in range(len(self.masters)):
+                self._round(i)
         self.steps = steps
 
 
@@ -255,13 +296,13 @@ def _no_rows_of(master: Tensor) -> Tensor:
     return torch.sparse_coo_tensor(none, master[:0], master.shape, check_invariants=False)
 
 
-def _norm(gradients: list[Tensor]) -> float:
-    """The norm of all gradients together, each one's own taken in its dtype, summed in fp32."""
+def sum_of_squares(gradients: list[Tensor]) -> float:
+    """Of all gradients together: each one's own norm taken in its dtype, summed in fp64."""
     if not gradients:
         return 0.0
     dense = [g.coalesce().values() if g.is_sparse else g for g in gradients]
-    norms = torch.stack([torch.linalg.vector_norm(g).float() for g in dense])
-    return float(torch.linalg.vector_norm(norms))
+    norms = torch.stack([torch.linalg.vector_norm(g).double() for g in dense])
+    return float(norms.square().sum())
 
 
 def _undecayed(model: nn.Module) -> Iterable[nn.Parameter]:

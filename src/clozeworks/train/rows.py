@@ -1,5 +1,7 @@
 """Which rows of a large embedding training has read: the others need no update of their own."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -50,15 +52,18 @@ class Rows:
         self.faded.fill_(1.0)
         self._active = None
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self, name: str) -> dict[str, Tensor]:
         """What must be saved beside masters and moments."""
-        return {"reached": self.reached.to(torch.uint8), "faded": self.faded}
+        return {f"reached.{name}": self.reached.to(torch.uint8), f"faded.{name}": self.faded}
 
-    def load(self, reached: Tensor, faded: Tensor) -> None:
-        """Take up a saved state."""
-        self.reached.copy_(reached)
-        self.faded.copy_(faded)
-        self._active = None
+    def load(self, state: Mapping[str, Tensor], name: str) -> None:
+        """Take up a saved state; one that was saved without has every row up to date."""
+        self.forget()
+        if f"reached.{name}" in state:
+            self.reached.copy_(state[f"reached.{name}"])
+            self.faded.copy_(state[f"faded.{name}"])
+        else:
+            self.reached.fill_(True)
 
     def _fade(self, rows: Tensor) -> None:
         if len(rows) and self.faded != 1:
@@ -66,3 +71,15 @@ class Rows:
                 self._master[rows] *= self.faded.to(self._master)
                 if self._working is not self._master:
                     self._working[rows] = self._master[rows].to(self._working.dtype)
+
+
+def settled(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """A saved state with every row up to date, for whoever updates all of them at every step."""
+    found = dict(state)
+    for key in [key for key in found if key.startswith("reached.")]:
+        name = key.removeprefix("reached.")
+        unread, faded = ~found.pop(key).bool(), found.pop(f"faded.{name}")
+        master = found[f"master.{name}"].clone()
+        master[unread] *= faded.to(master)
+        found[f"master.{name}"] = master
+    return found

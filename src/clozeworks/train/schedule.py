@@ -2,7 +2,7 @@
 
 import math
 import re
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, assert_never
 
 from clozeworks.core.errors import UserError, choose
 from clozeworks.data.order import Stream
@@ -57,6 +57,44 @@ def count_steps(duration: Duration, stream: Stream, seconds_per_step: float | No
     steps = sum(len(stream.steps(epoch)) for epoch in range(whole))
     part = duration.amount - whole
     return max(1, steps + (round(part * len(stream.steps(whole))) if part else 0))
+
+
+Shape = Literal["linear", "cosine", "constant", "wsd"]
+
+
+class Schedule(NamedTuple):
+    """The learning rate of every step of a run: a pure function of the step.
+
+    It rises to `peak` over `warmup` steps, so that the first step already learns, and then follows
+    its shape; the last step is above zero. "wsd" stays at the peak and falls over the last
+    `cooldown` steps by the root of their share (Hägele et al. 2024, "1-sqrt").
+    """
+
+    peak: float
+    total: int
+    warmup: int = 0
+    shape: Shape = "linear"
+    cooldown: int = 0
+
+    def rate(self, step: int) -> float:
+        """Learning rate of step 0, 1, …, total - 1."""
+        match self.shape:
+            case "linear":
+                return linear_rate(self.peak, step, self.total, self.warmup)
+            case "cosine":
+                fallen = 0.5 - 0.5 * math.cos(math.pi * self._share(step, self.warmup))
+            case "constant":
+                fallen = 0.0
+            case "wsd":
+                begins = max(self.warmup, self.total - self.cooldown)
+                fallen = math.sqrt(self._share(step, begins))
+            case _:
+                assert_never(self.shape)
+        return self.peak * min(1.0, (step + 1) / max(1, self.warmup)) * (1 - fallen)
+
+    def _share(self, step: int, begins: int) -> float:
+        """How much of the way from the step `begins` to the end is behind, from 0 to below 1."""
+        return max(0, step - begins) / max(1, self.total - begins)
 
 
 def linear_rate(peak: float, step: int, total: int, warmup: int) -> float:

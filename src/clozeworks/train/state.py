@@ -3,21 +3,22 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from clozeworks.core.errors import UserError
-from clozeworks.core.files import write_folder
+from clozeworks.core.files import explained, write_folder
 from clozeworks.interop.tensors import write_tensors
 from clozeworks.train.optim import Optimizer
 
 KEPT = 2
-"""Checkpoints kept: the last, and one before it."""
+"""Checkpoints kept of themselves: the last, and one before it."""
 
 
 @dataclass
@@ -36,27 +37,41 @@ class Cursor:
     """Tokens seen."""
     seconds: float = 0.0
     """Time spent in steps, over all sittings."""
+    best: float | None = None
+    """The best judgement so far, where the best model is kept."""
+    best_step: int = 0
+    """The step it was made at."""
 
 
-def save(folder: Path, cursor: Cursor, optimizer: Optimizer) -> Path:
-    """Write one checkpoint, whole or not at all; then drop the oldest ones."""
+def save(folder: Path, cursor: Cursor, state: Mapping[str, Tensor], keep: int = KEPT) -> Path:
+    """Write one checkpoint, whole or not at all; then drop the oldest but `keep`.
+
+    It holds whole tensors, so that any number of processes can take it up.
+    """
     path = folder / f"step-{cursor.step:08d}"
     if not path.exists():
         with write_folder(path) as aside:
-            write_tensors(aside / "state.safetensors", optimizer.state())
+            write_tensors(aside / "state.safetensors", state)
             (aside / "cursor.json").write_text(json.dumps(asdict(cursor)), "utf-8")
-    for old in _all(folder)[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+    for old in _all(folder)[:-keep]:
+        gone = old.with_name(f".{old.name}.old.tmp")  # half a checkpoint must not look like one
+        with explained(old):
+            old.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
     return path
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed saves left behind; nobody may be saving there."""
+    for leftover in folder.glob(".step-*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def load_latest(folder: Path, optimizer: Optimizer) -> Cursor | None:
     """Take up the newest checkpoint, or answer None where there is none.
 
-    What a killed save left behind is removed. Raises UserError if the checkpoint is damaged.
+    Raises UserError if the checkpoint is damaged.
     """
-    for leftover in folder.glob(".step-*.tmp"):
-        shutil.rmtree(leftover, ignore_errors=True)
     cursor = latest_cursor(folder)
     if cursor is None:
         return None

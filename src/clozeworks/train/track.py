@@ -40,10 +40,12 @@ class Track:
     def step(self, event: Event) -> None:
         """Record one step."""
         values = asdict(event)
-        losses, step = values.pop("losses"), values.pop("step")
+        losses, step, reading = (values.pop(name) for name in ("losses", "step", "reading"))
         with explained(self._folder):
-            self._lines.write(json.dumps({"step": step, **losses, **values}) + "\n")
+            self._lines.write(json.dumps({"step": step, **losses, **values, **reading}) + "\n")
             self._write(step, {**losses, "lr": event.lr, "norm": event.norm}, "train")
+            speed = {"tokens_per_second": event.tokens / event.seconds, **reading}
+            self._write(step, {n: v for n, v in speed.items() if v is not None}, "speed")
 
     def judgement(self, step: int, judged: Mapping[str, float]) -> None:
         """Record a judgement on held-out data."""

@@ -1,0 +1,118 @@
+"""What a step cost: time, waiting for data, padding, memory, and its share of the peak."""
+
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from clozeworks.data.batches import Batch
+from clozeworks.model.flops import flops_a_token
+from clozeworks.model.heads import TokenHead
+from clozeworks.train.precision import pick_dtype
+
+if TYPE_CHECKING:
+    from clozeworks.train.loop import Learner
+
+WARM = 3
+"""Steps of a sitting before its speed is told from: the first ones prepare kernels."""
+LONG = 180.0
+"""Seconds a run must still have before it for measuring the machine's peak to be worth it."""
+GEMM = {"cpu": 2048, "cuda": 8192}
+"""Rows of the square matrices whose product tells the peak."""
+SPENT = 0.7
+"""Seconds that measuring takes at most, warm-up left out."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one step cost, seen from the first process."""
+
+    seconds: float
+    waiting: float
+    """Share of the time that went into preparing the data."""
+    padding: float
+    """Share of the slots of attention's rows that no token filled."""
+    memory_mb: float
+    """Most memory this process has held so far: of the GPU where there is one."""
+    peak_share: float | None
+    """Operations a second over those of a bare matrix product; None where it was not measured."""
+
+
+class Gauge:
+    """Reads what each step cost; the loop says where a step begins and its data are there."""
+
+    def __init__(self, learner: "Learner") -> None:
+        self._learner = learner
+        self._packing = learner.model.encoder.packing
+        self._began = self._ready = 0.0
+        self._seen = 0
+        self._peak: float | None = None
+
+    def begin(self) -> None:
+        """A step begins."""
+        self._packing.tokens = self._packing.slots = 0
+        self._began = time.perf_counter()
+
+    def ready(self) -> None:
+        """Its data are there."""
+        self._ready = time.perf_counter()
+
+    def read(self, batches: list[Batch], tokens: int, left: int) -> Reading:
+        """The step is done: `batches` of this process, `tokens` of all, `left` steps to go."""
+        seconds = max(time.perf_counter() - self._began, 1e-9)
+        self._seen += 1
+        if self._seen == WARM and self._learner.team.leads and seconds * left > LONG:
+            dtype = pick_dtype(self._learner.settings.precision, self._learner.model.device)
+            self._peak = gemm_rate(self._learner.model.device, dtype) * self._learner.team.size
+        packing = self._packing
+        return Reading(
+            seconds=seconds,
+            waiting=(self._ready - self._began) / seconds,
+            padding=1 - packing.tokens / max(1, packing.slots),
+            memory_mb=_memory(self._learner.model.device),
+            peak_share=self._peak and self._flops(batches) * tokens / seconds / self._peak,
+        )
+
+    def _flops(self, batches: list[Batch]) -> float:
+        """Operations a token, taking this process's batches for all."""
+        lengths = np.concatenate([batch.offsets.diff().numpy() for batch in batches])
+        heads = self._learner.model.heads.items()
+        wide = {name for name, head in heads if isinstance(head, TokenHead)}
+        counts = [self._learner.task.counts(batch) for batch in batches]
+        predicted = sum(n for found in counts for name, n in found.items() if name in wide)
+        attended = float((lengths**2).sum() / lengths.sum())
+        return flops_a_token(self._learner.model.config, attended, predicted / lengths.sum())
+
+
+def gemm_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations a second of a product of two square matrices in `dtype`: the median of some."""
+    size = GEMM[device.type]
+    draw = torch.Generator(device).manual_seed(0)  # not the one that dropout draws from
+    a, b = (torch.randn(size, size, device=device, generator=draw).to(dtype) for _ in range(2))
+    out = torch.empty_like(a)
+    seconds: list[float] = []
+    for number in range(2 + 20):
+        began = time.perf_counter()
+        torch.mm(a, b, out=out)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if number >= 2:
+            seconds.append(time.perf_counter() - began)
+        if sum(seconds) > SPENT:
+            break
+    return 2 * size**3 / statistics.median(seconds)
+
+
+def _memory(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    if sys.platform == "win32":
+        return 0.0
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

@@ -1,0 +1,264 @@
+"""Laws of several processes: they are as one; go on from one another; leave together."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from small_run import LENGTHS, SETTINGS, small_run, what_it_left
+from together import DONE, REFUSED, STOPPED
+
+from clozeworks import cli
+from clozeworks.core.errors import UserError
+from clozeworks.data.order import ExampleStream
+from clozeworks.train.distributed import Team, gathered
+from clozeworks.train.loop import Learner, portion_of, slices
+from clozeworks.train.optim import Optimizer
+from clozeworks.train.state import latest_cursor
+from tiny import gap, make_groups, make_model, make_task
+
+HERE = Path(__file__).parent
+PLAIN = {"dropout": 0.0, "duration": "5 steps", "micro_tokens": 10_000}
+WAYS = {"ddp": {"parallel": "ddp"}, "fsdp": {"parallel": "fsdp"}}
+CUTS = {
+    "whole": {},
+    "cut": {"micro_tokens": 70},  # several passes, and not as many in each process
+    "scarce": {"batch": 40},  # steps of a single group, so that one process has none
+}
+CASES = [(way, how, "adamw") for way in WAYS for how in CUTS]
+CASES += [(way, "cut", "muon") for way in WAYS]
+
+
+@pytest.fixture(scope="module")
+def together():
+    """Run jobs of several processes, in a process that has loaded everything once."""
+    path = os.pathsep.join([str(HERE), str(HERE.parent), *filter(None, sys.path)])
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    script = subprocess.Popen(
+        [sys.executable, str(HERE / "together.py")],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+    def run(folder, processes, settings, orders=()):
+        job = {"folder": str(folder), "processes": processes, "settings": settings}
+        print(json.dumps({**job, "orders": list(orders)}), file=script.stdin, flush=True)
+        return json.loads(script.stdout.readline())
+
+    yield run
+    script.stdin.close()
+    assert script.wait(60) == 0
+
+
+def weights(folder):
+    return load_file(folder / "bundle" / "model.safetensors")
+
+
+def metrics(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def close(folder, other, limit=1e-5):
+    """The weights agree to rounding, and so does what was told of every step."""
+    ours, theirs = weights(folder), weights(other)
+    assert ours.keys() == theirs.keys()
+    largest = max(t.abs().max() for t in theirs.values())
+    for name, tensor in theirs.items():
+        # a key's bias has no gradient but rounding, which Adam makes as large as any
+        if "key.bias" in name:
+            assert (ours[name] - tensor).abs().max() < 0.01 * largest
+        else:
+            assert gap(ours[name], tensor) < limit, name
+    for line, expected in zip(metrics(folder), metrics(other), strict=True):
+        assert line.keys() == expected.keys()
+        for key in line.keys() & {"mlm", "nsp", "norm"}:
+            assert line[key] == pytest.approx(expected[key], rel=1e-4)
+        for key in line.keys() & {"step", "epoch", "lr", "tokens"}:
+            assert line[key] == expected[key]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """What one process comes to, by settings."""
+    found = {}
+
+    def run(settings):
+        key = json.dumps({n: v for n, v in settings.items() if n != "parallel"})
+        if key not in found:
+            found[key] = tmp_path_factory.mktemp("alone") / "run"
+            small_run(found[key], SETTINGS.model_copy(update=settings))
+        return found[key]
+
+    return run
+
+
+@pytest.mark.parametrize(("way", "how", "rule"), CASES)
+def test_two_processes_are_one(way, how, rule, together, alone, tmp_path):
+    settings = {**PLAIN, **CUTS[how], "optimizer": rule}
+    assert together(tmp_path / "run", 2, {**settings, **WAYS[way]}) == [DONE, DONE]
+    close(tmp_path / "run", alone(settings), 1e-5 if rule == "adamw" else 2e-2)
+    passes, groups = zip(*(counted(tmp_path / "run", rank) for rank in range(2)), strict=True)
+    assert passes[0] == passes[1]
+    assert (max(passes[0]) > 1) == (how == "cut")
+    idle = [0 in map(len, step) for step in zip(*groups, strict=True)]
+    assert any(idle) == (how == "scarce")
+
+
+def counted(folder, rank):
+    """How many passes, and which groups, each step of a process had."""
+    lines = (folder.parent / f"{folder.name}.{rank}.jsonl").read_text().splitlines()
+    steps = [json.loads(line) for line in lines]
+    return [passes for _, passes, _ in steps], [indices for _, _, indices in steps]
+
+
+def test_a_run_goes_on_with_more_processes_and_fewer(together, alone, tmp_path):
+    """From one to two to three and back, parameters whole or cut, and smaller micro-batches."""
+    settings = {**PLAIN, "duration": "20 steps"}
+    sittings = [
+        (1, {}, (4, 0)),
+        (2, {"micro_tokens": 150}, (9, 1)),
+        (3, {"parallel": "fsdp", "recompute": True}, (13, 2)),
+        (1, {"keep_last": 1}, None),
+    ]
+    for processes, change, stopped in sittings:
+        orders = [(*stopped, "SIGTERM")] if stopped else []
+        left = together(tmp_path / "run", processes, {**settings, **change}, orders)
+        assert left == [STOPPED if stopped else DONE] * processes
+        assert latest_cursor(tmp_path / "run" / "checkpoints").step == (
+            stopped[0] + 1 if stopped else 20
+        )
+    close(tmp_path / "run", alone(settings), 1e-4)
+    seen = {}
+    for rank in range(3):
+        for line in (tmp_path / f"run.{rank}.jsonl").read_text().splitlines():
+            step, _, indices = json.loads(line)
+            seen.setdefault(step // 10, []).extend(indices)
+    assert seen.keys() == {0, 1}
+    for indices in seen.values():  # every group once an epoch
+        assert sorted(indices) == list(range(len(LENGTHS)))
+
+
+@pytest.mark.parametrize(("way", "processes"), [("ddp", 3), ("fsdp", 2)])
+def test_a_process_killed_takes_the_others_along_and_changes_nothing(
+    way, processes, together, tmp_path
+):
+    settings = {**WAYS[way], "duration": "10 steps", "micro_tokens": 10_000, "precision": "fp32"}
+    if way == "fsdp":
+        settings |= {"optimizer": "muon"}
+    assert together(tmp_path / "whole" / "run", processes, settings) == [DONE] * processes
+    again = tmp_path / "killed" / "run"
+    left = together(again, processes, settings, [(6, 1, "SIGKILL")])
+    assert left == [REFUSED, -9] + [REFUSED] * (processes - 2)
+    assert not (again / "bundle").exists()
+    assert 0 < latest_cursor(again / "checkpoints").step <= 6
+    assert together(again, processes, settings) == [DONE] * processes
+    assert what_it_left(again) == what_it_left(tmp_path / "whole" / "run")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_in_bf16_they_learn_the_same_but_for_its_rounding(way, together, alone, tmp_path):
+    settings = {**PLAIN, "precision": "bf16"}
+    assert together(tmp_path / "run", 2, {**settings, **WAYS[way]}) == [DONE, DONE]
+    for line, expected in zip(metrics(tmp_path / "run"), metrics(alone(settings)), strict=True):
+        for key in line.keys() & {"mlm", "nsp"}:
+            assert line[key] == pytest.approx(expected[key], rel=0.01)
+    assert all(tensor.dtype == torch.float32 for tensor in weights(tmp_path / "run").values())
+
+
+def test_an_error_of_the_first_is_everyones(together, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("x")
+    assert together(tmp_path / "run", 2, PLAIN) == [REFUSED, REFUSED]
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["thesis.txt"]
+
+
+def test_processes_that_were_cut_keep_the_best_and_judge_it_whole(together, tmp_path):
+    settings = {**PLAIN, "parallel": "fsdp", "duration": "4 steps", "keep_best": "total"}
+    assert together(tmp_path / "run", 2, settings) == [DONE, DONE]
+    cursor = latest_cursor(tmp_path / "run" / "checkpoints")
+    judged = {
+        line["step"]: line["held_out"] for line in metrics(tmp_path / "run") if "held_out" in line
+    }
+    assert cursor.best == min(sum(found.values()) for found in judged.values())
+    best = load_file(tmp_path / "run" / "best" / "model.safetensors")
+    assert best.keys() == weights(tmp_path / "run").keys()
+    assert all(tensor.dtype == torch.float32 for tensor in best.values())
+
+
+# === Who does what of a step ===
+
+
+@given(
+    st.lists(st.integers(1, 200), min_size=1, max_size=60), st.integers(1, 8), st.integers(1, 500)
+)
+def test_a_step_is_sliced_into_even_parts_that_lose_nothing(lengths, size, micro_tokens):
+    lengths = np.array(lengths)
+    found, passes = [], set()
+    for rank in range(size):
+        mine, most = slices(lengths, micro_tokens, Team(rank, size))
+        passes.add(most)
+        assert len(mine) <= most
+        taken = [int(i) for part in mine for i in part]
+        assert lengths[taken].sum() <= lengths.sum() / size + lengths.max()
+        assert all(len(p) == 1 or lengths[p].sum() <= micro_tokens for p in mine)
+        found += taken
+    assert found == list(range(len(lengths)))
+    assert len(passes) == 1
+
+
+@pytest.mark.parametrize("name", ["mlm", "nsp", "mlm+nsp", "classify"])
+def test_a_pass_that_keeps_company_gives_gradients_that_are_zero(name):
+    task = make_task(name)
+    model = make_model(task)
+    stream = ExampleStream(
+        make_groups([40, 9], classes=3 if name == "classify" else 2), 40, "tokens", 0
+    )
+    optimizer = Optimizer(model, torch.float32)
+    both = [Learner(model, task, SETTINGS, optimizer, Team(rank, 2)) for rank in range(2)]
+    step = next(indices for indices in stream.steps(0) if len(indices) == 1)
+    portions = [portion_of(learner, stream, 0, step) for learner in both]
+    assert sorted(portion.counted for portion in portions) == [0, 1]
+    portion = next(portion for portion in portions if portion.counted == 0)
+    assert len(portion.batches) == 1
+    losses = both[0].learn(portion, dict.fromkeys(task.counts(portion.batches[0]), 1.0))
+    assert set(losses.values()) == {0.0}
+    for parameter in model.parameters():
+        assert parameter.grad is not None and parameter.grad.abs().max() == 0
+
+
+# === The command ===
+
+
+def test_only_training_has_several_processes(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    said = []
+    monkeypatch.setattr(cli, "say", said.append)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["prepare", "corpus.txt", "--tokenizer", "t", "--out", "shards"])
+    assert stop.value.code == 2
+    assert said == [
+        "error: `prepare` runs in one process; leave torchrun out (choices: pretrain, finetune)"
+    ]
+
+
+def test_a_gpu_is_not_shared(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for device, message in (
+        ("cuda", "2 processes on a machine with 1 GPUs"),
+        ("cuda:0", "one GPU for several processes; use cuda"),
+    ):
+        with pytest.raises(UserError, match=message), gathered(torch.device(device)):
+            pass
