@@ -8,6 +8,7 @@ import pytest
 from clozeworks import api
 from clozeworks.core.errors import UserError
 from clozeworks.train.optim import Optimizer
+from tiny import CLOCKED
 
 ENGLISH = ["lamp", "kettle", "parcels", "late", "brightness", "the", "unbelievable"]
 CHINESE = ["北京大学", "快递", "很好", "我", "今天", "来", "研究生命"]
@@ -86,7 +87,7 @@ class Crash(Exception):
 
 def left(folder):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    kept = [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+    kept = [{k: v for k, v in line.items() if k not in CLOCKED} for line in lines]
     files = ("bundle/model.safetensors", "masking.json")
     return kept, [(folder / name).read_bytes() for name in files]
 

@@ -144,12 +144,12 @@ def test_folders_without_words_open_and_go_on(corpus, tmp_path, tokenizer):
     assert new.manifest.format == 2
 
 
-@pytest.mark.parametrize("paired", [False, True])
-def test_sequences_tell_their_words_when_asked(corpus, tmp_path, tokenizer, paired):
+@pytest.mark.parametrize("pairs", ["none", "next", "order"])
+def test_sequences_tell_their_words_when_asked(corpus, tmp_path, tokenizer, pairs):
     prepare([corpus], tokenizer, tmp_path / "out", SMALL)
     shards, vocabulary = Shards.open(tmp_path / "out"), tokenizer.vocabulary
     documents = np.arange(len(shards.documents) - 1)
-    shape = {"max_length": 24, "paired": paired, "tokens": 300, "seed": 0}
+    shape = {"max_length": 24, "pairs": pairs, "tokens": 300, "seed": 0}
     asked = ShardStream(shards, documents, vocabulary, **shape, words=True)
     plain = ShardStream(shards, documents, vocabulary, **shape)
     for step, same in zip(asked.steps(0)[:20], plain.steps(0), strict=False):

@@ -16,7 +16,7 @@ from transformers import BertConfig, BertForMaskedLM
 from clozeworks.core.bundle import GENERATOR, Card
 from clozeworks.interop.huggingface import write_bundle
 from clozeworks.model.families.bert import Bert
-from clozeworks.train.loop import TrainSettings, take_step
+from clozeworks.train.loop import Learner, Portion, TrainSettings, take_step
 from clozeworks.train.optim import Optimizer
 from tiny import (
     CONFIG,
@@ -179,7 +179,7 @@ def test_their_bert_reports_four_times_the_loss_in_four_parts_and_ours_does_not(
     whole = sum(float(task.loss(model, b, DRAW)["mlm"].detach()) for b in batches)
     settings = TrainSettings(precision="fp32")
     optimizer = Optimizer(model, torch.float32)
-    ours, _ = take_step(model, task, batches, settings, optimizer, 0.0)
+    ours, _ = take_step(Learner(model, task, settings, optimizer), Portion.of(batches), 0.0)
     counted = sum(task.counts(b)["mlm"] for b in batches)
     assert ours["mlm"] == pytest.approx(whole / counted, rel=LIMIT)
 

@@ -12,7 +12,7 @@ from clozeworks.model.heads import encoder_of
 from clozeworks.train.distributed import ALONE
 from clozeworks.train.fit import Fit, Fitted
 from clozeworks.train.loop import TrainSettings, held_out_losses
-from tiny import TOKENIZER, make_config, make_groups, make_task
+from tiny import CLOCKED, TOKENIZER, make_config, make_groups, make_task
 
 SETTINGS = TrainSettings(
     duration="20 steps",
@@ -56,10 +56,6 @@ def small_run(
     fitted = Fit(model, task, stream, settings, run, judge, write_best=write_best, team=team)()
     team.first(lambda: write_bundle(run.bundle, model, TOKENIZER, card))
     return fitted
-
-
-CLOCKED = {"seconds", "waiting", "memory_mb", "peak_share"}
-"""What differs from run to run."""
 
 
 def what_it_left(folder: Path) -> tuple[dict[str, bytes], list[dict[str, object]]]:

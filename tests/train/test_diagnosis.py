@@ -122,6 +122,7 @@ def test_learning_by_heart_is_seen():
     assert list(found) == ["overfit"]
     assert "mlm: 4.00 after step 800, 5.20 now" in found["overfit"]
     assert "read 41.0 times" in found["overfit"]
+    assert "overfit" not in diagnose(by_heart, FACTS), "that was read once at most"
     noisy = made(held=lambda s: {"mlm": 4.0 + (0.02 if s % 400 else 0.0)})
     assert diagnose(noisy, FACTS) == {}
 

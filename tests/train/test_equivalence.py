@@ -15,7 +15,14 @@ from small_run import small_run, what_it_left
 from clozeworks import tasks
 from clozeworks.data.batches import Group
 from clozeworks.data.order import ExampleStream
-from clozeworks.train.loop import TrainSettings, held_out_losses, prepare, take_step
+from clozeworks.train.loop import (
+    Learner,
+    Portion,
+    TrainSettings,
+    held_out_losses,
+    prepare,
+    take_step,
+)
 from clozeworks.train.optim import Optimizer
 from clozeworks.train.state import Cursor
 from tiny import DRAW, VOCABULARY, gap, make_groups, make_model, make_task
@@ -87,7 +94,7 @@ def stepped(name, micro_tokens):
     stream = ExampleStream(groups_for(name), settings.batch, settings.unit, settings.seed)
     batches = prepare(task, stream, settings, Cursor(total=1), stream.steps(0)[0])
     optimizer = Optimizer(model, torch.float32, clip=0)
-    losses, norm = take_step(model, task, batches, settings, optimizer, 1e-3)
+    losses, norm = take_step(Learner(model, task, settings, optimizer), Portion.of(batches), 1e-3)
     first = zip(optimizer.names, optimizer.first, strict=True)
     return len(batches), losses, norm, {name: moment / 0.1 for name, moment in first}
 
@@ -114,7 +121,7 @@ def test_what_is_minimised_is_the_weighted_sum_of_the_means(name):
     expected = gradients_of(model, means, task.weights)
     model.zero_grad()
     optimizer = Optimizer(model, torch.float32, clip=0)
-    losses, _ = take_step(model, task, [batch], SETTINGS, optimizer, 1e-3)
+    losses, _ = take_step(Learner(model, task, SETTINGS, optimizer), Portion.of([batch]), 1e-3)
     assert losses == pytest.approx({t: float(v.detach()) for t, v in means.items()}, rel=LIMIT)
     found = {n: m / 0.1 for n, m in zip(optimizer.names, optimizer.first, strict=True)}
     same(found, {n: torch.zeros_like(found[n]) + g for n, g in expected.items()})
@@ -128,7 +135,7 @@ def test_a_term_with_nothing_to_count_is_0_and_teaches_nothing():
     assert task.counts(batch)["sop"] == 0
     optimizer = Optimizer(model, torch.float32)
     before = model.heads["sop"].dense.bias.clone()
-    losses, norm = take_step(model, task, [batch], SETTINGS, optimizer, 1e-3)
+    losses, norm = take_step(Learner(model, task, SETTINGS, optimizer), Portion.of([batch]), 1e-3)
     assert losses["sop"] == 0 and losses["mlm"] > 0 and np.isfinite(norm)
     assert torch.equal(model.heads["sop"].dense.bias, before)
     stream = ExampleStream(groups, 24, "examples", 0)

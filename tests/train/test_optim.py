@@ -238,7 +238,7 @@ def test_updating_only_rows_ever_read_is_updating_all(parts, monkeypatch):
     one, other = sparse_of(dense, sparse=False), sparse_of(few)
     classify_on(dense, one, range(3), parts)
     classify_on(few, other, range(3), parts)
-    unread = (~other._rows.reached).nonzero().flatten()
+    unread = (~other._reached.reached).nonzero().flatten()
     assert 5 < len(unread) < CONFIG.vocab_size - 5
     weight = few.encoder.embeddings.tokens.weight
     assert not torch.allclose(weight[unread], dense.encoder.embeddings.tokens.weight[unread])

@@ -246,7 +246,8 @@ def _norm(history: History, facts: Facts) -> str:
 
 
 def _overfit(history: History, facts: Facts) -> str:
-    if len(history.judged) < 3:
+    read = history.tokens / max(1, facts.corpus)
+    if len(history.judged) < 3 or read < 1:  # what was read once is not known by heart
         return ""
     term = "mlm" if "mlm" in history.judged[-1].numbers else next(iter(history.judged[-1].numbers))
     values = [j.numbers.get(term, float("inf")) for j in history.judged]
@@ -259,7 +260,7 @@ def _overfit(history: History, facts: Facts) -> str:
         f"The held-out loss rises ({term}: {values[best]:.2f} after step "
         f"{history.judged[best].step:,}, {values[-1]:.2f} now) while the training loss falls "
         f"({then:.2f}, {now:.2f}): the model learns its text by heart, which it has read "
-        f"{history.tokens / max(1, facts.corpus):.1f} times. Give more text, stop earlier (a "
+        f"{read:.1f} times. Give more text, stop earlier (a "
         "smaller --train.duration), or drop out more (--train.dropout 0.1)."
     )
 
