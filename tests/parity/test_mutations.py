@@ -240,8 +240,8 @@ def backward_of_attention_not_scaled(patch):
 def backward_of_the_loss_without_the_label(patch):
     before = cloze._ClozeLoss.forward
 
-    def forward(ctx, x, weight, bias, labels, space):
-        out = before(ctx, x, weight, bias, labels, space)
+    def forward(ctx, x, weight, bias, labels, space, lots):
+        out = before(ctx, x, weight, bias, labels, space, lots)
         dx, dweight, dbias = ctx.to_save
         dx[: len(labels)] += weight[labels]
         ctx.save_for_backward(dx, dweight, dbias)
@@ -256,7 +256,7 @@ def backward_of_lookup_keeps_one_gradient(patch):
         (ids,) = ctx.saved_tensors
         whole = torch.zeros(ctx.shape)
         whole[ids] = grad
-        return whole, None
+        return whole, None, None
 
     patch.setattr(lookup._Lookup, "backward", staticmethod(backward))
 
