@@ -27,10 +27,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8192, help="tokens a step")
     parser.add_argument("--max-length", type=int, default=128)
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--held-out-tokens", type=int, default=200_000)
     parser.add_argument("--out", type=Path, default=Path("runs/long"))
     options = parser.parse_args()
-    key = {name: getattr(options, name) for name in ("steps", "batch", "max_length", "lr")}
-    run = options.out / "en" / f"nsp-{options.steps}-{options.batch}-{options.max_length}"
+    key = {name: value for name, value in vars(options).items() if name != "out"}
+    run = options.out / "en" / "-".join(["nsp", *map(str, key.values())])
     row = find(key)
     if row is None:
         row = {**key, **measured(shards(options.out / "en"), run, key)}
@@ -60,6 +61,7 @@ def measured(data: Path, run: Path, key: dict[str, Any]) -> dict[str, Any]:
             out=run,
             size="mini",
             max_length=key["max_length"],
+            held_out_tokens=key["held_out_tokens"],
             train=clozeworks.PretrainSettings(
                 duration=f"{key['steps']} steps", lr=key["lr"], batch=key["batch"], warmup=0.05
             ),
