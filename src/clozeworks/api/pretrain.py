@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import Field
+from torch import nn
 
 from clozeworks import tasks
 from clozeworks.api.masking import prepare_masks, report_masks
@@ -139,7 +140,7 @@ def _pretrain(recipe: PretrainRecipe, team: Team) -> Pretrained:
     chances = frequencies(shards, train, tokenizer.vocabulary.size)
     unigram = unigram_loss(shards, held, chances)
     guesser = model if model.generator is None else model.generator
-    if recipe.model is None and "mlm" in guesser.heads:
+    if "mlm" in guesser.heads and _is_fresh(guesser.heads["mlm"]):
         begin_with_frequencies(guesser, chances)
     say(
         f"{len(train):,} documents to learn from, {len(held):,} held out; "
@@ -312,6 +313,12 @@ def begin_with_frequencies(model: Model, chances: Floats) -> None:
     assert isinstance(head, TokenHead)
     with torch.no_grad():
         head.bias.copy_(torch.from_numpy(np.log(chances)))
+
+
+def _is_fresh(head: nn.Module) -> bool:
+    """Whether a masked-token head has learned nothing yet: the biases of such are all 0."""
+    assert isinstance(head, TokenHead)
+    return not bool(head.bias.any())
 
 
 def _histogram(shards: Shards, documents: Ints, size: int) -> Ints:

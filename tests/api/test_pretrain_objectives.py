@@ -1,0 +1,121 @@
+"""Every objective through the verb: what is written, taken up again, fine-tuned, and refused."""
+
+import json
+import random
+
+import pytest
+import transformers
+
+from clozeworks import api
+from clozeworks.core.bundle import GENERATOR, open_bundle
+from clozeworks.core.errors import UserError
+
+WORDS = ["lamp", "kettle", "parcel", "late", "bright", "灯", "快递", "很", "好", "the"]
+SMALL = {"hidden_size": 32, "num_heads": 4, "inner_size": 64, "num_layers": 2}
+STEPS = api.PretrainSettings(duration="2 steps", batch=512, lr=1e-3)
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    """Shards of a small corpus, and a few labelled rows."""
+    folder = tmp_path_factory.mktemp("desk")
+    chance = random.Random(0)
+    texts = [[" ".join(chance.choices(WORDS, k=6)) + "." for _ in range(9)] for _ in range(60)]
+    (folder / "corpus.txt").write_text("\n\n".join(map("\n".join, texts)), "utf-8")
+    rows = [{"text": texts[i][0], "label": "ab"[i % 2]} for i in range(40)]
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    files, size = [folder / "corpus.txt"], {"vocab_size": 55}
+    api.tokenizer(api.TokenizerRecipe(files=files, out=folder / "tokenizer", settings=size))
+    recipe = {"tokenizer": folder / "tokenizer", "out": folder / "shards"}
+    api.prepare(api.PrepareRecipe(files=files, **recipe))
+    return folder
+
+
+def pretrained(desk, out, **given):
+    recipe = {"data": desk / "shards", "out": out, "train": STEPS, "max_length": 48, **given}
+    if "model" not in given:
+        recipe["encoder"] = SMALL
+    return api.pretrain(api.PretrainRecipe(**recipe))
+
+
+def said_while(monkeypatch, work):
+    """The result of something, and what is said of the model it takes up."""
+    lines = []
+    monkeypatch.setattr("clozeworks.api.model.say", lines.append)
+    return work(), lines
+
+
+@pytest.mark.parametrize(
+    ("task", "family", "kind", "accuracies"),
+    [
+        ("mlm+nsp", "bert", "BertForPreTraining", {"mlm", "nsp"}),
+        ("mlm+sop", "albert", "AlbertForPreTraining", {"mlm", "sop"}),
+        ("rtd", "electra", "ElectraForPreTraining", {"rtd"}),
+    ],
+)
+def test_what_is_made_opens_there_and_is_judged(desk, tmp_path, task, family, kind, accuracies):
+    made = pretrained(desk, tmp_path / "run", task=task, family=family)
+    _, told = getattr(transformers, kind).from_pretrained(made.bundle, output_loading_info=True)
+    assert not told["missing_keys"] and not told["unexpected_keys"]
+    shares = {f"{name}_accuracy" for name in accuracies}
+    assert shares == {name for name in made.held_out if name.endswith("_accuracy")}
+    assert all(0 <= made.held_out[name] <= 1 for name in shares)
+    assert (made.label_share is None) == (task == "rtd")
+    assert open_bundle(made.bundle).card.task == task
+
+
+def test_replaced_tokens_go_on_with_their_generator(desk, tmp_path, monkeypatch):
+    first = pretrained(desk, tmp_path / "first", task="rtd", family="electra")
+    again, lines = said_while(
+        monkeypatch,
+        lambda: pretrained(desk, tmp_path / "again", task="rtd", model=first.bundle, max_length=64),
+    )
+    assert not [line for line in lines if "new in the model" in line]
+    inputs = json.loads((tmp_path / "again" / "run.json").read_text("utf-8"))["inputs"]
+    assert f"{GENERATOR}/model.safetensors" in inputs
+    assert api.info(api.InfoRecipe(path=again.bundle))["generator"].endswith(GENERATOR)
+    tuned = api.finetune(
+        api.FinetuneRecipe(
+            task="classify",
+            data=desk / "rows.jsonl",
+            model=again.bundle,
+            out=tmp_path / "tuned",
+            train={"duration": "1 steps"},
+        )
+    )
+    assert open_bundle(tuned.bundle).generator is None
+
+
+def test_a_judge_from_elsewhere_gets_a_generator_of_its_own(desk, tmp_path, monkeypatch):
+    first = pretrained(desk, tmp_path / "first", task="rtd", family="electra")
+    (first.bundle / GENERATOR).rename(tmp_path / "thrown away")
+    _, lines = said_while(
+        monkeypatch, lambda: pretrained(desk, tmp_path / "again", task="rtd", model=first.bundle)
+    )
+    assert "new in the model, to be learned: generator" in lines
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"task": "rtd"}, r"no bert model has heads for rtd .*a family that has them: electra"),
+        ({"task": "mlm+sop"}, r"choices: mlm, mlm\+nsp, nsp.*has them: albert"),
+        ({"task": "nsp+sop"}, "nsp and sop need different pairs of segments"),
+        ({"weights": {"npt": 2.0}}, "weight of 'npt' is not known; did you mean 'nsp'"),
+        ({"weights": {"mlm": -1.0}}, "weight of mlm = -1 must be 0 or more"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_made(desk, tmp_path, given, why):
+    with pytest.raises(UserError, match=why):
+        pretrained(desk, tmp_path / "run", **given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_documents_of_one_sentence_have_no_order_to_learn(desk, tmp_path):
+    lines = (f"{' '.join(random.Random(i).choices(WORDS, k=6))}." for i in range(300))
+    (tmp_path / "corpus.txt").write_text("\n\n".join(lines), "utf-8")
+    recipe = {"tokenizer": desk / "tokenizer", "out": tmp_path / "shards"}
+    api.prepare(api.PrepareRecipe(files=[tmp_path / "corpus.txt"], **recipe))
+    given = {"task": "mlm+sop", "family": "albert", "data": tmp_path / "shards"}
+    with pytest.raises(UserError, match="no pair of sentences to learn from"):
+        pretrained(desk, tmp_path / "run", **given)
