@@ -158,6 +158,7 @@ def test_a_process_killed_takes_the_others_along_and_changes_nothing(
     again = tmp_path / "killed" / "run"
     left = together(again, processes, settings, [(6, 1, "SIGKILL")])
     assert left == [REFUSED, -9] + [REFUSED] * (processes - 2)
+    assert "another of the processes has left" in (again.parent / "run.0.said").read_text()
     assert not (again / "bundle").exists()
     assert 0 < latest_cursor(again / "checkpoints").step <= 6
     assert together(again, processes, settings) == [DONE] * processes
@@ -178,6 +179,8 @@ def test_an_error_of_the_first_is_everyones(together, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("x")
     assert together(tmp_path / "run", 2, PLAIN) == [REFUSED, REFUSED]
+    said = {(tmp_path / f"run.{rank}.said").read_text() for rank in range(2)}
+    assert said == {f"{tmp_path / 'run'} is not empty; choose another --out, or remove it"}
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["thesis.txt"]
 
 

@@ -50,7 +50,7 @@ def one(job, rank: int, port: int) -> int:
     except Interrupted:
         return STOPPED
     except UserError as error:
-        print(f"process {rank}: {error}", file=sys.stderr)
+        folder.with_name(f"{folder.name}.{rank}.said").write_text(str(error))
         return REFUSED
     return DONE
 

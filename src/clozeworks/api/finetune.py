@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Items
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -104,32 +105,60 @@ def _finetune(recipe: FinetuneRecipe, team: Team) -> Finetuned:
     model = adopt(parent, task, tokenizer, recipe)
     run = team.first(lambda: Run.start(recipe.out, "finetune", recipe, _inputs(recipe, parent)))
 
-    def judge(live: Model) -> Mapping[str, float]:
-        return task.metrics(list(Engine(live, task, tokenizer).predict(dev)), dev)
-
-    def calibrated(live: Model) -> tuple[Items[Any], Items[list[Part]]]:
-        examples, parts = zip(*Engine(live, task, tokenizer).parts(dev), strict=True)
-        task.calibration = task.calibrate(examples, parts)
-        return examples, parts
-
-    def write_best(best: Model) -> None:
-        before = task.calibration
-        calibrated(best)
-        keep_best(run, best, task, tokenizer, recipe)
-        task.calibration = before  # judgements to come must not know of it
-
-    def write(finished: Model) -> None:
-        _say_calibrated(task, *calibrated(finished))
-        keep(run, finished, task, tokenizer, recipe)
-
+    outcome = _Outcome(recipe, task, tokenizer, dev, run)
     stream = ExampleStream(groups, recipe.train.batch, recipe.train.unit, recipe.train.seed)
-    fitted = Fit(model, task, stream, recipe.train, run, judge, write_best=write_best, team=team)()
-    team.first(lambda: write(model))
+    fit = Fit(
+        model,
+        task,
+        stream,
+        recipe.train,
+        run,
+        outcome.judge,
+        write_best=outcome.write_best,
+        team=team,
+    )
+    fitted = fit()
+    team.first(lambda: outcome.write(model))
     dev_numbers = dict(fitted.judged)
     say(f"trained in {took(fitted.cursor)}")
     say("dev: " + ", ".join(f"{name} {value:.4f}" for name, value in dev_numbers.items()))
     say(f"model → {run.bundle}")
     return Finetuned(bundle=run.bundle, dev=dev_numbers, cost=took(fitted.cursor))
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What is done with the model of a run: it is judged, calibrated on dev, and written."""
+
+    recipe: FinetuneRecipe
+    task: Task
+    tokenizer: Tokenizer
+    dev: list[Any]
+    run: Run
+
+    def judge(self, live: Model) -> Mapping[str, float]:
+        """Its metrics on dev."""
+        engine = Engine(live, self.task, self.tokenizer)
+        return self.task.metrics(list(engine.predict(self.dev)), self.dev)
+
+    def write_best(self, best: Model) -> None:
+        """Write the best so far; judgements to come must not know of its calibration."""
+        before = self.task.calibration
+        self._calibrate(best)
+        keep_best(self.run, best, self.task, self.tokenizer, self.recipe)
+        self.task.calibration = before
+
+    def write(self, finished: Model) -> None:
+        """Write the finished model, and say what its calibration came to."""
+        examples, parts = self._calibrate(finished)
+        _say_calibrated(self.task, examples, parts)
+        keep(self.run, finished, self.task, self.tokenizer, self.recipe)
+
+    def _calibrate(self, live: Model) -> tuple[Items[Any], Items[list[Part]]]:
+        engine = Engine(live, self.task, self.tokenizer)
+        examples, parts = zip(*engine.parts(self.dev), strict=True)
+        self.task.calibration = self.task.calibrate(examples, parts)
+        return examples, parts
 
 
 FEW = 50
