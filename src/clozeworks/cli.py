@@ -292,7 +292,10 @@ def _gathered(kind: type[Settings], parsed: BaseModel) -> dict[str, Any]:
     given = {name: getattr(parsed, name) for name in type(parsed).model_fields}
     columns = {n: v for n, v in given.items() if n not in kind.model_fields and v is not None}
     own = {n: v for n, v in given.items() if n in kind.model_fields}
-    plain = {n: v.model_dump(exclude_none=True) if isinstance(v, BaseModel) else v for n, v in own.items()}
+    plain = {
+        n: v.model_dump(exclude_none=True) if isinstance(v, BaseModel) else v
+        for n, v in own.items()
+    }
     return {**plain, "columns": columns} if "columns" in kind.model_fields else plain
 
 
