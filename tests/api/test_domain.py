@@ -67,6 +67,8 @@ def loaded(folder, name="bert", task="mlm"):
     made = create(task, {}, VOCABULARY)
     model = made.build(encoder_of(config))
     initialise(model, 0.02, seed=3)
+    if "mlm" in model.heads:  # a head whose biases are 0 is taken for a fresh one
+        torch.nn.init.normal_(model.heads["mlm"].bias, std=0.02)
     return write_bundle(folder / name, model, TOKENIZER, Card(task=task, tokenizer=TOKENIZER.hash))
 
 
