@@ -111,6 +111,13 @@ def test_what_cannot_be_is_refused_before_anything_is_made(desk, tmp_path, given
     assert not (tmp_path / "run").exists()
 
 
+def test_a_model_of_a_family_without_the_head_is_refused_before_it_is_trained(desk, tmp_path):
+    made = pretrained(desk, tmp_path / "bert")
+    with pytest.raises(UserError, match="no bert model has heads for rtd"):
+        pretrained(desk, tmp_path / "run", task="rtd", model=made.bundle)
+    assert not (tmp_path / "run").exists()
+
+
 def test_documents_of_one_sentence_have_no_order_to_learn(desk, tmp_path):
     lines = (f"{' '.join(random.Random(i).choices(WORDS, k=6))}." for i in range(300))
     (tmp_path / "corpus.txt").write_text("\n\n".join(lines), "utf-8")

@@ -182,13 +182,12 @@ def _model(recipe: PretrainRecipe, task: Task, tokenizer: Tokenizer) -> Model:
             raise UserError(f"encoder: {name} = {value!r}: the tokenizer decides it; leave it out")
         size, pad = tokenizer.vocabulary.size, tokenizer.vocabulary.pad
         config = sized(recipe.family, recipe.size, size, pad_id=pad, **recipe.encoder)
-        objectives = [name for name in tasks.TASKS.names() if tasks.TASKS.get(name).from_shards]
-        heads = frozenset(part.name for part in task.parts)
-        check_class(FAMILIES.get(recipe.family)(), heads, objectives)
         model = task.build(encoder_of(config))
         task.equip(model)
         initialise(model, config.init_std, recipe.train.seed)
         model = model.to(pick_device(recipe.device))
+    objectives = [name for name in tasks.TASKS.names() if tasks.TASKS.get(name).from_shards]
+    check_class(FAMILIES.get(model.config.family)(), frozenset(model.heads), objectives)
     positions = model.encoder.config.max_positions
     if recipe.max_length > positions:
         raise UserError(
