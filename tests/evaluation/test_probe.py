@@ -40,6 +40,8 @@ def test_it_finds_what_the_vectors_tell_and_nothing_else(tmp_path):
     assert found["probe_accuracy"] > 0.8
     chance = probe_of(tmp_path, labelled(600, telling=False)).accuracies(model)
     assert chance["probe_accuracy"] < 0.5 and chance["probe_accuracy_first"] < 0.5
+    few = probe_of(tmp_path, labelled(90, telling=False)).accuracies(model)
+    assert few["probe_accuracy"] < 0.6  # of rows it has not learned from
 
 
 @pytest.mark.parametrize("training", [True, False])

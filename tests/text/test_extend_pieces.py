@@ -77,27 +77,32 @@ def test_missing_chinese_characters_come_first_the_most_frequent_before_the_othe
     assert find_pieces(lambda: lines, TOKENIZER, 2, 5)[0] == expected[:2]
 
 
+def saved(words, known, piece):
+    """Tokens that a piece saves beside those known."""
+    costs = [(extend._cost(w, known), extend._cost(w, {*known, piece})) for w in words.counts]
+    return sum(n * (a - b) for n, (a, b) in zip(words.counts.values(), costs, strict=True))
+
+
 def test_each_piece_saves_most_when_it_is_chosen():
     lines = corpus()
     pieces, words = find_pieces(lambda: lines, TOKENIZER, 12, 5)
     known = set(TOKENIZER.pieces) | set(pieces[:4])
-
-    def gain(piece):
-        costs = [(extend._cost(w, known), extend._cost(w, {*known, piece})) for w in words.counts]
-        return sum(n * (a - b) for n, (a, b) in zip(words.counts.values(), costs, strict=True))
-
     trained = extend.train_pieces(lambda: lines, extend.TokenizerSettings())
     for piece in pieces[4:]:
-        best = max(gain(other) for other in trained if other not in known)
-        assert gain(piece) == best >= 5, piece
+        best = max(saved(words, known, other) for other in trained if other not in known)
+        assert saved(words, known, piece) == best >= 5, piece
         known.add(piece)
 
 
 def test_pieces_that_save_too_little_are_not_added():
     lines = corpus()
-    many, _ = find_pieces(lambda: lines, TOKENIZER, 1000, 5)
+    many, words = find_pieces(lambda: lines, TOKENIZER, 1000, 5)
     few, _ = find_pieces(lambda: lines, TOKENIZER, 1000, 300)
     assert 0 < len(few) < len(many) < 1000
+    known = set(TOKENIZER.pieces)
+    for piece in few:
+        assert saved(words, known, piece) >= 300
+        known.add(piece)
     with pytest.raises(UserError, match="no piece would save 5 tokens or more"):
         find_pieces(lambda: ["the order is late"] * 9, TOKENIZER, 10, 5)
 

@@ -112,7 +112,7 @@ def test_a_gradient_that_explodes_is_seen():
     assert "is 50 now, against a median of 1" in diagnose(growing, FACTS)["norm"]
     once = made(norm=lambda s: 500.0 if s == 1500 else 1.0)
     assert "was 500 near step 1,5" in diagnose(once, FACTS)["norm"]
-    warming = made(norm=lambda s: 50.0 if s < 100 else 1.0)
+    warming = made(norm=lambda s: 500.0 if s < 100 else 1.0)
     assert diagnose(warming, FACTS) == {}
 
 
@@ -123,8 +123,11 @@ def test_learning_by_heart_is_seen():
     assert "mlm: 4.00 after step 800, 5.20 now" in found["overfit"]
     assert "read 41.0 times" in found["overfit"]
     assert "overfit" not in diagnose(by_heart, FACTS), "that was read once at most"
-    noisy = made(held=lambda s: {"mlm": 4.0 + (0.02 if s % 400 else 0.0)})
-    assert diagnose(noisy, FACTS) == {}
+    read_twice = FACTS._replace(corpus=1_000_000)
+    noisy = made(held=lambda s: {"mlm": 4.0 + 0.02 * (s % 400 == 0)})
+    assert diagnose(noisy, read_twice) == {}
+    both_rise = made(lambda s: 4 + s / 10_000, held=lambda s: {"mlm": 4 + s / 10_000})
+    assert diagnose(both_rise, read_twice) == {}
 
 
 @settings(max_examples=20)

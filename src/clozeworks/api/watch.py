@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -176,14 +176,15 @@ def _of(numbers: Mapping[str, float], name: str) -> dict[str, float]:
     return {n.split("/", 1)[1]: v for n, v in numbers.items() if n.startswith(f"{name}/")}
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
     """The whole lines of a file of metrics."""
     if not path.exists():
-        return []
-    found = []
-    for line in path.read_bytes().splitlines():
-        try:
-            found.append(json.loads(line))
-        except ValueError:  # being written
-            continue
-    return [line for line in found if isinstance(line, dict) and "step" in line]
+        return
+    with path.open("rb") as stream:
+        for line in stream:
+            try:
+                found = json.loads(line)
+            except ValueError:  # being written
+                continue
+            if isinstance(found, dict) and "step" in found:
+                yield found
