@@ -103,7 +103,7 @@ def test_the_manifest_says_what_was_kept_and_why_the_rest_was_not(tmp_path, toke
         "duplicates",
         "other_scripts",
     ]
-    assert [one["row"] for one in shown] == [4, 6, 8, 11, 13, 18, 21]
+    assert [one["row"] for one in shown] == [4, 6, 8, 11, 13, 19, 22]
     assert shown[0] == {
         "why": "other_scripts",
         "file": "c.txt",

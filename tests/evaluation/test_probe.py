@@ -36,12 +36,14 @@ def probe_of(path, rows):
 
 def test_it_finds_what_the_vectors_tell_and_nothing_else(tmp_path):
     model = make_model(make_task("mlm"))
-    found = probe_of(tmp_path, labelled(600)).accuracies(model)
+    probe = probe_of(tmp_path, labelled(600))
+    found = probe.accuracies(model)
     assert found["probe_accuracy"] > 0.8
+    cut = len(probe.train)
+    others = np.concatenate([probe.classes[:cut], (probe.classes[cut:] + 1) % 3])
+    assert Probe(probe.train, probe.judged, others).accuracies(model)["probe_accuracy"] < 0.2
     chance = probe_of(tmp_path, labelled(600, telling=False)).accuracies(model)
     assert chance["probe_accuracy"] < 0.5 and chance["probe_accuracy_first"] < 0.5
-    few = probe_of(tmp_path, labelled(90, telling=False)).accuracies(model)
-    assert few["probe_accuracy"] < 0.6  # of rows it has not learned from
 
 
 @pytest.mark.parametrize("training", [True, False])
