@@ -58,9 +58,10 @@ def test_another_process_cuts_alike_and_says_nothing(segmenter):
     assert done.stdout == " ".join(segmenter.cut(TEXT)) + "\nFalse\n"
 
 
-def test_words_added_to_jieba_elsewhere_change_nothing():
+def test_words_added_to_jieba_elsewhere_change_nothing(tmp_path, monkeypatch):
     jieba = pytest.importorskip("jieba")
     jieba.setLogLevel(60)
+    monkeypatch.setattr(jieba.dt, "tmp_dir", str(tmp_path))
     before = list(pick_segmenter("jieba").cut(TEXT))
     jieba.add_word("研究生命的起源")
     assert list(pick_segmenter("jieba").cut(TEXT)) == before

@@ -1,6 +1,7 @@
 """Laws of settings, registries, records and errors: names are checked, the nearest is suggested."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import Field
@@ -64,6 +65,7 @@ class Places(Settings):
     many: list[Path] = []
     named: dict[str, Path] = {}
     none: Path | None = None
+    free: dict[str, Any] = {}
 
 
 def test_home_is_found_in_paths(monkeypatch):
@@ -89,9 +91,13 @@ def test_toml_goes_there_and_back(tmp_path):
         Outer(name="甲"),
         Outer(name="x", count=3, inner=Inner(rate=2.5)),
         TrainSettings(),
+        Places(one=Path("x"), free={"deep": {"rate": "0.3 -> 0.15", "unit": "word"}}),
     ):
         path.write_text(to_toml(settings), "utf-8")
         assert validated(type(settings), read_toml(path), "x") == settings
+    absent = Places(one=Path("x"), free={"names": None, "deep": {"names": None, "rate": 0.1}})
+    path.write_text(to_toml(absent), "utf-8")
+    assert read_toml(path)["free"] == {"deep": {"rate": 0.1}}
     path.write_text("name = \n")
     with pytest.raises(UserError, match=r"not a TOML recipe.*line 1"):
         read_toml(path)

@@ -1,5 +1,7 @@
 """Laws of packing: sequences end to end, every bound in its place."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -43,6 +45,20 @@ def test_a_batch_can_be_taken_apart_again(shape):
         assert positions.tolist() == list(range(len(s)))
     for name in ("input_ids", "positions", "segments", "offsets", "groups", "index"):
         assert getattr(batch, name).dtype == torch.int64
+
+
+@given(groups_of)
+def test_words_travel_where_every_sequence_tells_them(shape):
+    def group(i, lengths):
+        told = [replace(sequence(n, i), words=np.arange(n) % 3 == 0) for n in lengths]
+        return Group(i, told)
+
+    groups = [group(i, lengths) for i, lengths in enumerate(shape)]
+    batch = pack(groups)
+    flat = [s.words.tolist() for g in groups for s in g.sequences]
+    assert batch.words.tolist() == [begins for words in flat for begins in words]
+    assert batch.with_targets(label=torch.tensor([1])).words is batch.words
+    assert pack([*groups, Group(99, [sequence(4)])]).words is None
 
 
 def test_targets_are_added_to_a_copy():

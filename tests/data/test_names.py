@@ -15,7 +15,6 @@ from tiny import PIECES, VOCABULARY
 CHINESE = [PIECES.index(character) for character in "我要退款快递"]
 ENGLISH = [PIECES.index(word) for word in ["refund", "order", "late", "lost"]]
 TOKENS = [*CHINESE, *ENGLISH, PIECES.index("##a")]
-ids_of = st.lists(st.sampled_from(TOKENS), max_size=25)
 names_of = st.lists(st.lists(st.sampled_from(TOKENS), min_size=1, max_size=4), max_size=6)
 
 
@@ -34,8 +33,10 @@ def joined_slowly(names, ids, begins):
     return out
 
 
-@given(names_of, ids_of, st.data())
-def test_every_name_becomes_one_word(names, ids, data):
+@given(names_of, st.data())
+def test_every_name_becomes_one_word(names, data):
+    part = st.sampled_from([*names, *([token] for token in TOKENS)])
+    ids = [token for some in data.draw(st.lists(part, max_size=12)) for token in some]
     begins = np.array(data.draw(st.lists(st.booleans(), min_size=len(ids), max_size=len(ids))))
     begins = begins.astype(np.bool_)
     names = [name for name in names if len(name) > 1]
@@ -45,6 +46,17 @@ def test_every_name_becomes_one_word(names, ids, data):
     found = known.join(np.array(ids, dtype=np.int64), begins)
     assert found.tolist() == joined_slowly(names, ids, begins).tolist()
     assert begins.tolist() == before.tolist()
+
+
+def test_a_name_may_cut_a_chinese_word_and_no_other():
+    names = Names([np.array(CHINESE[1:3]), np.array(ENGLISH[:2])], VOCABULARY)
+    ids, begins = np.array(CHINESE[:4]), np.array([True, False, True, False])
+    assert names.join(ids, begins).tolist() == [True, False, False, False]
+    ids = np.array([ENGLISH[2], *ENGLISH[:2], ENGLISH[3]])
+    for uncut in ([True, True, True, True], [True, True, False, True]):
+        assert names.join(ids, np.array(uncut)).tolist() == [True, True, False, True]
+    for cut in ([True, False, True, True], [True, True, True, False]):
+        assert names.join(ids, np.array(cut)).tolist() == cut
 
 
 def words_of(text, tokenizer, names):

@@ -169,14 +169,14 @@ def test_laws_of_any_text(texts):
 def test_other_tokenizers_have_words_by_spaces(kind, tmp_path):
     KINDS[kind]().save(str(tmp_path / "tokenizer.json"))
     tokenizer = load_tokenizer(tmp_path / "tokenizer.json")
-    text = "The parcel, so late! 北京大学的，生命起源？ naïve café 🙂"
+    text = "The parcel, so late?! 北京大学的，生命起源？ naïve cafe\u0301 is 🙂"
     ((ids, begins),) = WordBounds(tokenizer, Pairs()).tokenize([text])
     starts = [i for i, first in enumerate(begins.tolist()) if first] + [len(ids)]
     spans = tokenizer.tokenize_with_spans([text])[0][1]
     words = [text[spans[a, 0] : spans[b - 1, 1]].strip() for a, b in pairwise(starts)]
-    expected = "The parcel , so late ! 北京 大学 的 ， 生命 起源 ？ naïve café 🙂"
+    expected = "The parcel , so late ? ! 北京 大学 的 ， 生命 起源 ？ naïve cafe\u0301 is 🙂"
     if kind == "xlm_roberta":  # its pieces may reach over the bounds of words
-        assert {"The", "parcel", "late", "naïve", "café"} <= set(words)
+        assert {"The", "parcel", "late", "naïve", "is"} <= set(words)
     else:
         assert [word for word in words if word] == expected.split()
 

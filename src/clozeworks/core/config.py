@@ -87,4 +87,10 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 def to_toml(settings: BaseModel) -> str:
     """The settings as TOML text that `read_toml` takes back; absent values are left out."""
-    return tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True))
+    return tomli_w.dumps(_present(settings.model_dump(mode="json")))
+
+
+def _present(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that are there, in tables within tables too."""
+    there = {name: value for name, value in values.items() if value is not None}
+    return {name: _present(v) if isinstance(v, Mapping) else v for name, v in there.items()}

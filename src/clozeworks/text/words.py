@@ -41,9 +41,7 @@ class WordBounds:
         out: dict[int, tuple[Ints, Bools]] = {}
         for i, ids in zip(plain, self._tokenizer.tokenize([texts[i] for i in plain]), strict=True):
             out[i] = ids, self._begins[ids]
-        pairs = self._tokenizer.tokenize_with_spans([texts[i] for i in close])
-        for i, (ids, spans) in zip(close, pairs, strict=True):
-            out[i] = ids, self._found(texts[i], ids, spans[:, 0])
+        out |= zip(close, self._found([texts[i] for i in close]), strict=True)
         for _, begins in out.values():
             begins[:1] = True
         return [out[i] for i in range(len(texts))]
@@ -52,16 +50,29 @@ class WordBounds:
         """Whether marks of the pieces are not enough; looking at characters takes longer."""
         return not self._tokenizer.is_wordpiece or _CHINESE.search(text) is not None
 
-    def _found(self, text: str, ids: Ints, starts: Ints) -> Bools:
+    def _found(self, texts: Many[str]) -> list[tuple[Ints, Bools]]:
+        """Ids and bounds of texts, found all at once in one long text of a line each."""
+        pairs = self._tokenizer.tokenize_with_spans(texts)
+        if not pairs:
+            return []
+        whole = "".join([f"{self._tokenizer.folded(text)}\n" for text in texts])
+        before = np.cumsum([0, *(len(text) + 1 for text in texts)])
+        starts = [spans[:, 0] + b for (_, spans), b in zip(pairs, before[:-1], strict=True)]
+        ids = np.concatenate([ids for ids, _ in pairs])
+        begins = self._begin(whole, ids, np.concatenate(starts))
+        ends = np.cumsum([len(ids) for ids, _ in pairs])
+        parts = np.split(begins, ends[:-1])
+        return [(ids, part) for (ids, _), part in zip(pairs, parts, strict=True)]
+
+    def _begin(self, text: str, ids: Ints, starts: Ints) -> Bools:
         """Which tokens begin a word, from the character each of them starts at."""
-        text = self._tokenizer.folded(text)
         kinds = _kinds()[_codes(text)]
         seen = np.flatnonzero((kinds != SPACE) & (kinds != NOTHING))
         if not len(seen):
             return np.ones(len(ids), dtype=np.bool_)
         bounds = self._bounds(text, kinds, seen)
         # a token that starts at a space means the character after it; at NOTHING, the one before
-        at = np.searchsorted(seen, starts) - (kinds[np.minimum(starts, len(text) - 1)] == NOTHING)
+        at = np.searchsorted(seen, starts) - (kinds[starts] == NOTHING)
         at = np.clip(at, 0, len(seen) - 1)
         before = np.concatenate([[-1], at[:-1]])
         if not self._tokenizer.is_wordpiece:
