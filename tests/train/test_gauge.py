@@ -1,5 +1,7 @@
 """Laws of what is told of a step: padding, waiting, share of the peak."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -12,10 +14,12 @@ from clozeworks.model.families import sized
 from clozeworks.model.flops import flops_a_token
 from clozeworks.model.heads import encoder_of
 from clozeworks.train import gauge
-from clozeworks.train.gauge import gemm_rate
-from clozeworks.train.loop import Learner, TrainSettings, train
+from clozeworks.train.fit import summary
+from clozeworks.train.gauge import Reading, gemm_rate
+from clozeworks.train.loop import Event, Learner, TrainSettings, train
 from clozeworks.train.optim import Optimizer
 from clozeworks.train.state import Cursor
+from clozeworks.train.track import Track
 from tiny import CONFIG, DRAW, make_groups, make_model, make_task
 
 SETTINGS = TrainSettings(precision="fp32", batch=8)
@@ -91,6 +95,24 @@ def test_the_peak_is_measured_once_and_only_where_a_run_is_long(monkeypatch):
     least, most = (flops_a_token(config, attended, share) for share in (0.1, 0.2))
     rate_seen = last.reading.peak_share * 1e9 * last.seconds / last.tokens
     assert least < rate_seen < most
+
+
+def test_what_a_step_cost_is_written_and_shown(tmp_path):
+    _, events = readings(2)
+    with Track(tmp_path) as track:
+        for event in events:
+            track.step(event)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    for line, event in zip(lines, events, strict=True):
+        costs = {"seconds", "waiting", "padding", "memory_mb", "peak_share"}
+        assert line.keys() == costs | {"step", "mlm", "epoch", "lr", "norm", "tokens", "ends_epoch"}
+        assert line["norm"] == event.norm and line["padding"] == event.reading.padding
+    reading = Reading(0.5, 0.1, 0.25, 1234.0, 0.6)
+    event = Event(7, 0.5, {"mlm": 5.0}, 1e-3, 0.8, 1000, False, reading)
+    assert summary(event, {"mlm": 4.5}) == (
+        "mlm 5.000, 2,000 tokens/s (60% of peak), 25% padding, 10% waiting, norm 0.80, 1,234 MB "
+        "(held out: mlm 4.500)"
+    )
 
 
 def test_waiting_is_a_share_and_memory_is_there():

@@ -42,7 +42,7 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "
 
 
 def started(place, *launcher):
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(place)}
     call = [sys.executable, *launcher, "-m", "clozeworks", *VERB]
     return subprocess.Popen(call, cwd=place, env=environment, stderr=subprocess.PIPE, text=True)
 

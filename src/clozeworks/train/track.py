@@ -12,6 +12,9 @@ from torch.utils.tensorboard import SummaryWriter
 from clozeworks.core.files import explained
 from clozeworks.train.loop import Event
 
+SELDOM = 10
+"""Steps between two points of what steps cost: a point takes time, and these curves are smooth."""
+
 
 class Track:
     """Writes what happens; a line is flushed with every checkpoint, and at the end."""
@@ -44,8 +47,9 @@ class Track:
         with explained(self._folder):
             self._lines.write(json.dumps({"step": step, **losses, **values, **reading}) + "\n")
             self._write(step, {**losses, "lr": event.lr, "norm": event.norm}, "train")
-            speed = {"tokens_per_second": event.tokens / event.seconds, **reading}
-            self._write(step, {n: v for n, v in speed.items() if v is not None}, "speed")
+            if step % SELDOM == 0:
+                cost = {"tokens_per_second": event.tokens / event.seconds, **reading}
+                self._write(step, {n: v for n, v in cost.items() if v is not None}, "cost")
 
     def judgement(self, step: int, judged: Mapping[str, float]) -> None:
         """Record a judgement on held-out data."""
