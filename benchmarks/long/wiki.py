@@ -48,7 +48,8 @@ PHASES = {
     "pretrained": ("mlm+nsp", LONG, {}),
 }
 """Of each phase: objectives, window, and settings of `mlm`."""
-LR = 3e-3
+LR = {"short": 3e-3, "pretrained": 1e-3}
+"""Of each phase; the second one begins from what the first has learned."""
 SEEDS = (0, 1, 2)
 LABELLED = 1000
 
@@ -114,7 +115,9 @@ def phase(out: Path, name: str, length: str, model: Path | None) -> Any:
             model=model,
             max_length=window,
             settings=mlm if task == "mlm" else {"mlm": mlm},
-            train=clozeworks.PretrainSettings(duration=length, lr=1e-3, batch=2048, warmup=0.05),
+            train=clozeworks.PretrainSettings(
+                duration=length, lr=LR[name], batch=2048, warmup=0.05, optimizer="muon"
+            ),
         )
     )
 
