@@ -23,9 +23,9 @@ from clozeworks.interop.huggingface import open_model
 from clozeworks.model.encoder import initialise
 from clozeworks.model.families import sized
 from clozeworks.model.heads import Model, encoder_of
-from clozeworks.tasks.base import Task
+from clozeworks.tasks.base import Draw, Task
 from clozeworks.text.load import load_tokenizer
-from clozeworks.train.loop import TrainSettings, prepare, train
+from clozeworks.train.loop import TrainSettings, train
 from clozeworks.train.parallel import learner_for
 from clozeworks.train.state import Cursor
 
@@ -84,9 +84,8 @@ def pretraining(shards: Path, length: int, batch: int | None, steps: tuple[int, 
     )
     timed = steps_timed(model, task, stream, settings, steps)
     looked_at = [
-        made
+        task.collate(stream.groups(0, indices), Draw(settings.seed, 0))
         for indices in stream.steps(0)[:LOOKED_AT]
-        for made in prepare(task, stream, settings, Cursor(total=1), indices)
     ]
     return Timed(
         timed.seconds,

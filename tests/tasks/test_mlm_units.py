@@ -125,11 +125,13 @@ def test_rates_and_shares_go_along_their_course():
 def test_held_out_masks_are_those_of_bert_whatever_training_does():
     groups = with_words(make_groups())
     plain = tasks.create("mlm", {}, VOCABULARY).collate(groups, DRAW)
-    settings = {"rate": "0.5 -> 0.3", "masked": 0.2, "random": 0.7, "masks": "static"}
+    settings = {"rate": 0.5, "masked": 0.2, "random": 0.7, "masks": "static"}
     for task in (make_mlm("span", **settings), tasks.create("mlm", {"rate": 0.4}, VOCABULARY)):
         judged = task.judged
         assert not judged.needs_words
         assert torch.equal(judged.collate(groups, DRAW).input_ids, plain.input_ids)
+    with pytest.raises(UserError, match="give fixed shares"):
+        make_mlm("span", rate="0.5 -> 0.3", masks="static")
     joint = tasks.create("mlm+nsp", {"mlm": {"unit": "word", "rate": 0.5}}, VOCABULARY)
     assert joint.needs_words and not joint.judged.needs_words
     assert torch.equal(joint.judged.collate(groups, DRAW).input_ids, plain.input_ids)

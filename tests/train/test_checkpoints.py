@@ -108,7 +108,11 @@ def test_the_best_is_the_first_of_the_extremes(values, less):
 
 
 def test_less_of_a_loss_is_better_and_more_of_anything_else():
-    judged = {"mlm": 3.0, "nsp": 0.5, "nsp_accuracy": 0.8}
-    assert merit(judged, ["mlm", "nsp"], "total") == (3.5, True)
-    assert merit(judged, ["mlm", "nsp"], "nsp") == (0.5, True)
-    assert merit(judged, ["mlm", "nsp"], "nsp_accuracy") == (0.8, False)
+    judged = {"mlm": 3.0, "nsp": 0.5, "nsp_accuracy": 0.8, "general/mlm": 4.0}
+    weights = {"mlm": 1.0, "nsp": 1.0}
+    assert merit(judged, {"mlm": 1.0, "nsp": 50.0}, "total") == (28.0, True)
+    assert merit(judged, weights, "general/mlm") == (4.0, True)
+    assert merit(judged, weights, "probe_accuracy") is None, "not every judgement has it"
+    assert merit(judged, weights, "total") == (3.5, True)
+    assert merit(judged, weights, "nsp") == (0.5, True)
+    assert merit(judged, weights, "nsp_accuracy") == (0.8, False)

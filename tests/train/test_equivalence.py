@@ -20,7 +20,7 @@ from clozeworks.train.loop import (
     Portion,
     TrainSettings,
     held_out_losses,
-    prepare,
+    portion_of,
     take_step,
 )
 from clozeworks.train.optim import Optimizer
@@ -92,11 +92,12 @@ def stepped(name, micro_tokens):
     )
     model, settings = make_model(task), SETTINGS.model_copy(update={"micro_tokens": micro_tokens})
     stream = ExampleStream(groups_for(name), settings.batch, settings.unit, settings.seed)
-    batches = prepare(task, stream, settings, Cursor(total=1), stream.steps(0)[0])
     optimizer = Optimizer(model, torch.float32, clip=0)
-    losses, norm = take_step(Learner(model, task, settings, optimizer), Portion.of(batches), 1e-3)
+    learner = Learner(model, task, settings, optimizer)
+    portion = portion_of(learner, stream, Cursor(total=1), stream.steps(0)[0])
+    losses, norm = take_step(learner, portion, 1e-3)
     first = zip(optimizer.names, optimizer.first, strict=True)
-    return len(batches), losses, norm, {name: moment / 0.1 for name, moment in first}
+    return len(portion.batches), losses, norm, {name: moment / 0.1 for name, moment in first}
 
 
 @pytest.mark.parametrize("name", NAMES)

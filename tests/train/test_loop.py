@@ -4,23 +4,32 @@ import numpy as np
 import pytest
 import torch
 
+from clozeworks import tasks
 from clozeworks.data.batches import Group
 from clozeworks.data.order import ExampleStream
 from clozeworks.tasks.base import Draw
 from clozeworks.train import loop
 from clozeworks.train.loop import (
     Learner,
-    Portion,
     TrainSettings,
     held_out_losses,
-    prepare,
+    portion_of,
     seconds_per_step,
     take_step,
     train,
 )
 from clozeworks.train.optim import Optimizer
 from clozeworks.train.state import Cursor
-from tiny import LABELS, TOKENIZER, gap, make_examples, make_groups, make_model, make_task
+from tiny import (
+    LABELS,
+    TOKENIZER,
+    VOCABULARY,
+    gap,
+    make_examples,
+    make_groups,
+    make_model,
+    make_task,
+)
 
 NAMES = ["mlm", "nsp", "sop", "rtd", "mlm+nsp", "classify"]
 SETTINGS = TrainSettings(precision="fp32", lr=1e-3, batch=8, seed=3)
@@ -52,12 +61,12 @@ def test_a_step_cut_into_parts_is_the_whole_step(name):
         model = make_model(task)
         settings = SETTINGS.model_copy(update={"micro_tokens": micro_tokens})
         stream = stream_for(name, settings)
-        batches = prepare(task, stream, settings, Cursor(total=1), stream.steps(0)[0])
-        assert len(batches) == 1 if micro_tokens > 1000 else len(batches) > 2
         optimizer = Optimizer(model, torch.float32, clip=0)
         before = [m.clone() for m in optimizer.masters]
         learner = Learner(model, task, settings, optimizer)
-        found, _ = take_step(learner, Portion.of(batches), rate=1e-3)
+        portion = portion_of(learner, stream, Cursor(total=1), stream.steps(0)[0])
+        assert len(portion.batches) == 1 if micro_tokens > 1000 else len(portion.batches) > 2
+        found, _ = take_step(learner, portion, rate=1e-3)
         losses.append(found)
         gradients.append([m / 0.1 for m in optimizer.first])
         assert any(not torch.equal(a, b) for a, b in zip(before, optimizer.masters, strict=True))
@@ -172,3 +181,16 @@ def test_texts_are_learned_through_the_whole_path():
     learner = Learner(model, task, settings, Optimizer(model, torch.float32))
     events = list(train(learner, stream, Cursor(total=60)))
     assert events[-1].losses["classify"] < 0.5 * np.log(len(LABELS))
+
+
+def test_what_is_on_a_course_goes_along_it():
+    task = tasks.create("mlm", {"rate": "0.6 -> 0.1"}, VOCABULARY)
+    model, seen = make_model(task), []
+    collate = task.collate
+    task.collate = lambda groups, draw: seen.append(draw.progress) or collate(groups, draw)
+    learner = Learner(model, task, SETTINGS, Optimizer(model, torch.float32))
+    list(train(learner, stream_for("mlm", SETTINGS), Cursor(total=5)))
+    assert sorted(set(seen)) == [step / 5 for step in range(5)]
+    groups = make_groups()
+    hidden = [task.counts(collate(groups, Draw(0, 0, p)))["mlm"] for p in (0.0, 0.5, 1.0)]
+    assert hidden[0] > hidden[1] > hidden[2]

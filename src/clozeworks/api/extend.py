@@ -88,6 +88,8 @@ def extend(recipe: ExtendRecipe) -> Extended:
             "merges or scores; only WordPiece vocabularies can be extended: pretrain it on your "
             "text as it is, or choose a BERT model"
         )
+    if bundle.generator is not None:
+        say("the generator beside the model is left out: pretraining on would begin a fresh one")
     pieces, words = _pieces(recipe, tokenizer)
     more = tokenizer.with_pieces(pieces)
     model = _widened(_opened(bundle, tokenizer), tokenizer, more)

@@ -67,9 +67,11 @@ class Watch:
 
     def judge(self, model: Model) -> Mapping[str, float]:
         """Losses on every held-out text, the probe where it is due; says what is amiss."""
-        judged = self._losses(model)
         if self._step is None:  # the run was finished before
-            return judged | self._probe(model)
+            lines = _lines(self.run.path / "metrics.jsonl")
+            told = [line["held_out"] for line in lines if "held_out" in line]
+            return told[-1] if told else self._losses(model)
+        judged = self._losses(model)
         if self._due(self._step):
             judged |= self._probe(model)
         self._probed = self._step

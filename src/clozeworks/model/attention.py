@@ -21,8 +21,8 @@ MIN_CAPACITY = 64
 CAPACITY_STEP = 16
 """Row lengths are multiples of this: fewer shapes for the matrix library to prepare."""
 LONG = 1024
-"""Rows longer than this take torch's fused kernel on a CPU too: slower, but it keeps no square of
-probabilities, which at 8,192 tokens would be gigabytes a layer."""
+"""Rows longer than this take torch's fused kernel on a CPU too: slower, but without dropout it
+keeps no square of probabilities, which at 8,192 tokens would be gigabytes a layer."""
 MASKED = -1e9
 """Added to the score of a slot of another sequence: exp gives 0, and no row is ever all -inf."""
 

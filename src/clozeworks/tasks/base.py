@@ -122,7 +122,7 @@ class Task(ABC):
         return batch
 
     def collate(self, groups: Items[Group], draw: Draw) -> Batch:
-        """Pack groups and add the targets; a function of the groups and (seed, epoch) alone."""
+        """Pack groups and add the targets; a function of the groups and `draw` alone."""
         return self.mark(pack(groups), groups, draw)
 
     # === Model ===

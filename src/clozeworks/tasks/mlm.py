@@ -63,6 +63,9 @@ class Masking(Settings):
             raise ValueError(
                 f"masked {self.masked} and random {self.random} together are more than 1"
             )
+        changing = any(share.first != share.last for share in (rate, masked, random))
+        if self.masks == "static" and changing:
+            raise ValueError("masks = 'static' hides the same at all times; give fixed shares")
         if (self.unit == "entity") != (self.names is not None):
             raise ValueError("unit = 'entity' and names, a file of them, go together")
         if self.longest is not None and self.unit not in LONGEST:

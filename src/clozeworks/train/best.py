@@ -1,21 +1,30 @@
 """Which of a run's judgements is its best."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from clozeworks.core.errors import UserError, choose
 
 TOTAL = "total"
 
 
-def merit(judged: Mapping[str, float], losses: Collection[str], by: str) -> tuple[float, bool]:
-    """The number of a judgement that decides, and whether less of it is better.
+NOW_AND_THEN = "probe_"
+"""How numbers begin that not every judgement has."""
 
-    `losses` are the names of loss terms; "total" is the sum of those that were judged. Raises
-    UserError if there is no such number.
+
+def merit(
+    judged: Mapping[str, float], weights: Mapping[str, float], by: str
+) -> tuple[float, bool] | None:
+    """The number of a judgement that decides, and whether less of it is better; None: not judged.
+
+    `weights` are those of the loss terms; "total" is the sum of the terms that were judged, so
+    weighed. Less of a loss is better, of another text's too (`general/mlm`). Raises UserError if
+    there is no such number.
     """
     if by != TOTAL:
-        return judged[choose(by, [TOTAL, *judged], "keep_best")], by in losses
-    terms = [judged[name] for name in losses if name in judged]
+        if by.startswith(NOW_AND_THEN) and by not in judged:
+            return None
+        return judged[choose(by, [TOTAL, *judged], "keep_best")], by.rsplit("/", 1)[-1] in weights
+    terms = [weight * judged[name] for name, weight in weights.items() if name in judged]
     if not terms:
         raise UserError(
             "keep_best 'total' is the sum of held-out losses, and there are none here "

@@ -247,7 +247,9 @@ def _norm(history: History, facts: Facts) -> str:
 
 def _overfit(history: History, facts: Facts) -> str:
     read = history.tokens / max(1, facts.corpus)
-    if len(history.judged) < 3 or read < 1:  # what was read once is not known by heart
+    if len(history.judged) < 3 or not history.judged[-1].numbers:
+        return ""
+    if read < 1:  # what was read once at most is not known by heart
         return ""
     term = "mlm" if "mlm" in history.judged[-1].numbers else next(iter(history.judged[-1].numbers))
     values = [j.numbers.get(term, float("inf")) for j in history.judged]

@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -110,7 +110,7 @@ class Fit:
                     self.saw(event)
                 if event.step % every == 0 or last:
                     judged = self._judge(learner)
-                    self._keep_best(state, judged, event.losses)
+                    self._keep_best(state, judged)
                     meter.note = summary(event, judged)
                     if track is not None:
                         track.judgement(event.step, judged)
@@ -132,16 +132,16 @@ class Fit:
         with learner.shown() as model:
             return self.team.first(lambda: dict(self.judge(model)))
 
-    def _keep_best(
-        self, state: tuple[Learner, Cursor], judged: Mapping[str, float], losses: Collection[str]
-    ) -> None:
+    def _keep_best(self, state: tuple[Learner, Cursor], judged: Mapping[str, float]) -> None:
         """Write the model if it is wished and the judgement is the best so far."""
-        if self.settings.keep_best is None:
-            return
         learner, cursor = state
-        value, less = merit(judged, losses, self.settings.keep_best)
-        if improves(value, cursor.best, less):
-            cursor.best, cursor.best_step = value, cursor.step
+        by = self.settings.keep_best
+        found = None if by is None else merit(judged, self.task.weights, by)
+        if found is None:
+            return
+        value, less = found
+        if improves(value, cursor.best if cursor.best_by == by else None, less):
+            cursor.best, cursor.best_by, cursor.best_step = value, by, cursor.step
             with learner.shown(exact=True) as model:
                 self.team.first(lambda: self.write_best(model))
 

@@ -229,7 +229,7 @@ def train(learner: Learner, stream: Stream, cursor: Cursor) -> Iterator[Event]:
         while cursor.position < len(steps) and cursor.step < cursor.total:
             gauge.begin()
             rate = schedule.rate(cursor.step)
-            portion = portion_of(learner, stream, cursor.epoch, steps[cursor.position])
+            portion = portion_of(learner, stream, cursor, steps[cursor.position])
             gauge.ready()
             losses, norm = take_step(learner, portion, rate)
             cursor.step += 1
@@ -250,17 +250,18 @@ def schedule_of(settings: TrainSettings, total: int) -> Schedule:
     return Schedule(settings.lr, total, warmup, settings.schedule, cooldown)
 
 
-def portion_of(learner: Learner, stream: Stream, epoch: int, indices: Ints) -> Portion:
+def portion_of(learner: Learner, stream: Stream, cursor: Cursor, indices: Ints) -> Portion:
     """This process's part of a step, cut so that no pass exceeds `micro_tokens` where it can.
 
     Every process knows the whole step, cuts it alike, and takes its own slice; one with fewer
     passes than another repeats the shortest group of the step, which then counts for nothing.
     """
+    epoch, progress = cursor.epoch, cursor.step / cursor.total
     lengths = stream.lengths(epoch)[indices]
     mine, passes = slices(lengths, learner.settings.micro_tokens, learner.team)
     counted = len(mine)
     mine += [np.array([lengths.argmin()])] * (passes - counted)
-    draw = Draw(learner.settings.seed, epoch)
+    draw = Draw(learner.settings.seed, epoch, progress)
     batches = [learner.task.collate(stream.groups(epoch, indices[part]), draw) for part in mine]
     return Portion(batches, counted, int(lengths.sum()))
 
@@ -277,16 +278,6 @@ def slices(lengths: Ints, micro_tokens: int, team: Team) -> tuple[list[Ints], in
         for rank in range(team.size)
     ]
     return cuts[team.rank], max(map(len, cuts))
-
-
-def prepare(
-    task: Task, stream: Stream, settings: TrainSettings, cursor: Cursor, indices: Ints
-) -> list[Batch]:
-    """The micro-batches of one whole step, cut so that none exceeds `micro_tokens` if it can."""
-    lengths = stream.lengths(cursor.epoch)[indices]
-    parts = cut(np.arange(len(indices)), lengths, settings.micro_tokens, "tokens")
-    draw = Draw(settings.seed, cursor.epoch, cursor.step / cursor.total)
-    return [task.collate(stream.groups(cursor.epoch, indices[part]), draw) for part in parts]
 
 
 def take_step(learner: Learner, portion: Portion, rate: float) -> tuple[dict[str, float], float]:
@@ -342,7 +333,7 @@ def seconds_per_step(learner: Learner, stream: Stream) -> float:
     order = stream.steps(0)
     while steps < warm + 5 or (spent < wanted and steps < warm + 200):
         began = time.perf_counter()
-        portion = portion_of(learner, stream, 0, order[steps % len(order)])
+        portion = portion_of(learner, stream, Cursor(total=1), order[steps % len(order)])
         take_step(learner, portion, rate=0.0)
         steps += 1
         seconds = learner.team.largest(time.perf_counter() - began)

@@ -39,6 +39,8 @@ class Cursor:
     """Time spent in steps, over all sittings."""
     best: float | None = None
     """The best judgement so far, where the best model is kept."""
+    best_by: str | None = None
+    """The number it was judged by."""
     best_step: int = 0
     """The step it was made at."""
 
