@@ -65,7 +65,7 @@ class Places(Settings):
     many: list[Path] = []
     named: dict[str, Path] = {}
     none: Path | None = None
-    free: dict[str, Any] = {}
+    loose: dict[str, Any] = {}
 
 
 def test_home_is_found_in_paths(monkeypatch):
@@ -91,11 +91,11 @@ def test_toml_goes_there_and_back(tmp_path):
         Outer(name="甲"),
         Outer(name="x", count=3, inner=Inner(rate=2.5)),
         TrainSettings(),
-        Places(one=Path("x"), free={"deep": {"rate": "0.3 -> 0.15", "unit": "word"}}),
+        Places(one=Path("x"), loose={"deep": {"rate": "0.3 -> 0.15", "unit": "word"}}),
     ):
         path.write_text(to_toml(settings), "utf-8")
         assert validated(type(settings), read_toml(path), "x") == settings
-    absent = Places(one=Path("x"), free={"names": None, "deep": {"names": None, "rate": 0.1}})
+    absent = Places(one=Path("x"), loose={"names": None, "deep": {"names": None, "rate": 0.1}})
     path.write_text(to_toml(absent), "utf-8")
     assert read_toml(path)["free"] == {"deep": {"rate": 0.1}}
     path.write_text("name = \n")

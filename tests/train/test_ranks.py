@@ -21,7 +21,7 @@ from clozeworks.data.order import ExampleStream
 from clozeworks.train.distributed import Team, gathered
 from clozeworks.train.loop import Learner, portion_of, slices
 from clozeworks.train.optim import Optimizer
-from clozeworks.train.state import latest_cursor
+from clozeworks.train.state import Cursor, latest_cursor
 from tiny import gap, make_groups, make_model, make_task
 
 HERE = Path(__file__).parent
@@ -229,7 +229,7 @@ def test_a_pass_that_keeps_company_gives_gradients_that_are_zero(name):
     optimizer = Optimizer(model, torch.float32)
     both = [Learner(model, task, SETTINGS, optimizer, Team(rank, 2)) for rank in range(2)]
     step = next(indices for indices in stream.steps(0) if len(indices) == 1)
-    portions = [portion_of(learner, stream, 0, step) for learner in both]
+    portions = [portion_of(learner, stream, Cursor(total=1), step) for learner in both]
     assert sorted(portion.counted for portion in portions) == [0, 1]
     portion = next(portion for portion in portions if portion.counted == 0)
     assert len(portion.batches) == 1
