@@ -97,7 +97,7 @@ def test_toml_goes_there_and_back(tmp_path):
         assert validated(type(settings), read_toml(path), "x") == settings
     absent = Places(one=Path("x"), loose={"names": None, "deep": {"names": None, "rate": 0.1}})
     path.write_text(to_toml(absent), "utf-8")
-    assert read_toml(path)["free"] == {"deep": {"rate": 0.1}}
+    assert read_toml(path)["loose"] == {"deep": {"rate": 0.1}}
     path.write_text("name = \n")
     with pytest.raises(UserError, match=r"not a TOML recipe.*line 1"):
         read_toml(path)
