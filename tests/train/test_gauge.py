@@ -52,6 +52,13 @@ def test_operations_of_a_recurrent_encoder_are_six_a_weight():
     assert flops_a_token(config, 0, 0) == 6 * sum(matrix.numel() for matrix in matrices)
 
 
+def test_a_local_layer_attends_to_its_window():
+    far = CONFIG.model_copy(update={"local_layers": (0, 2), "local_window": 16})
+    longer = flops_a_token(far, 1000, 0) - flops_a_token(far, 100, 0)
+    assert longer == 12 * CONFIG.hidden_size * (CONFIG.num_layers - 2) * 900
+    assert flops_a_token(far, 20, 0) == flops_a_token(CONFIG, 20, 0)
+
+
 def test_predicting_costs_the_vocabulary():
     config = sized("bert", "mini", 30_522)
     more = flops_a_token(config, 100, 0.15) - flops_a_token(config, 100, 0)

@@ -11,7 +11,8 @@ def flops_a_token(config: EncoderConfig, attended: float, predicted: float) -> f
     `attended`: how many tokens a token attends to, on average; `predicted`: the share of the tokens
     that are predicted out of the whole vocabulary. Counted are matrix products alone: six
     operations for each weight that meets the token (two forward, four backward), and those of
-    attention; the layers in full, also where the last one is run on some rows only.
+    attention; the layers in full, also where the last one is run on some rows only. A local layer
+    attends to its window at most.
     """
     width = config.hidden_size
     attentions = 1 if config.recurrent else len(config.order)
@@ -22,4 +23,7 @@ def flops_a_token(config: EncoderConfig, attended: float, predicted: float) -> f
     else:
         weights += attentions * (3 if config.gated else 2) * width * config.inner_size
     vocabulary = config.vocab_size * config.embedding_width
-    return 6 * (weights + predicted * vocabulary) + 12 * attentions * width * attended
+    near = min(attended, 2 * config.local_window + 1)
+    local = len(config.local_layers)
+    met = (attentions - local) * attended + local * near
+    return 6 * (weights + predicted * vocabulary) + 12 * width * met

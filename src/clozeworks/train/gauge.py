@@ -80,12 +80,14 @@ class Gauge:
     def _flops(self, batches: list[Batch]) -> float:
         """Operations a token, taking this process's batches for all."""
         lengths = np.concatenate([batch.offsets.diff().numpy() for batch in batches])
-        heads = self._learner.model.heads.items()
-        wide = {name for name, head in heads if isinstance(head, TokenHead)}
-        counts = [self._learner.task.counts(batch) for batch in batches]
-        predicted = sum(n for found in counts for name, n in found.items() if name in wide)
         attended = float((lengths**2).sum() / lengths.sum())
-        return flops_a_token(self._learner.model.config, attended, predicted / lengths.sum())
+        counts = [self._learner.task.counts(batch) for batch in batches]
+        total = 0.0
+        for model in filter(None, (self._learner.model, self._learner.model.generator)):
+            wide = {name for name, head in model.heads.items() if isinstance(head, TokenHead)}
+            predicted = sum(n for found in counts for name, n in found.items() if name in wide)
+            total += flops_a_token(model.config, attended, predicted / lengths.sum())
+        return total
 
 
 def gemm_rate(device: torch.device, dtype: torch.dtype) -> float:
