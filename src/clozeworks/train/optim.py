@@ -182,12 +182,12 @@ class Optimizer:
             end += int(end < len(read) and read[end] == active[-1])
             scaled = self._scratch[: len(active) * width].view(-1, width).zero_()
             scaled[torch.searchsorted(active, read[begin:end])] = values[begin:end].float() * scale
-            master, first, second = (whole[active] for whole in wholes)
+            master, first, second = (whole.index_select(0, active) for whole in wholes)
             self._adamw((master, first, second), scaled, rate, self.decays[i])
             for whole, part in zip(wholes, (master, first, second), strict=True):
-                whole[active] = part
+                whole.index_copy_(0, active, part)
             if self.working[i] is not self.masters[i]:
-                self.working[i][active] = master.to(self.working[i].dtype)
+                self.working[i].index_copy_(0, active, master.to(self.working[i].dtype))
         rows.decay(1 - rate * self.decays[i])
 
     def _adamw(
