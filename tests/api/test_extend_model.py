@@ -184,7 +184,7 @@ def test_real_vectors_stay_as_long_as_they_were(tmp_path, minilm_folder):
 
 def test_what_cannot_be_extended_is_refused(tmp_path):
     folder = folder_of(tmp_path / "model", make_task("mlm"))
-    with pytest.raises(UserError, match="neither is given"):
+    with pytest.raises(UserError, match="there is nothing to add"):
         api.extend(api.ExtendRecipe(model=folder, out=tmp_path / "more"))
     both = {"files": [tmp_path / "a.txt"], "from_file": tmp_path / "b.txt"}
     with pytest.raises(UserError, match="both is given"):
@@ -201,3 +201,73 @@ def test_what_cannot_be_extended_is_refused(tmp_path):
             api.ExtendRecipe(model=folder, out=tmp_path / "more", files=[tmp_path / "a.txt"])
         )
     assert not (tmp_path / "more").exists()
+
+
+def longer(folder, tmp_path, positions):
+    return api.extend(
+        api.ExtendRecipe(model=folder, out=tmp_path / f"to-{positions}", positions=positions)
+    ).out
+
+
+LEARNED = [
+    name
+    for name in MASKED
+    if sized(name, next(iter(FAMILIES.get(name).sizes)), len(PIECES)).positions == "learned"
+]
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_new_positions_repeat_the_old_ones_in_turn(name, tmp_path):
+    task = make_task("mlm")
+    size = next(iter(FAMILIES.get(name).sizes))
+    small = {**SMALL, "max_positions": 24}
+    config = sized(name, size, len(PIECES), pad_id=TOKENIZER.vocabulary.pad, **small)
+    folder = folder_of(tmp_path / "model", task, config)
+    out = longer(folder, tmp_path, 60)
+    for one, other in zip(answers(folder, task), answers(out, task), strict=True):
+        assert torch.equal(one, other)
+    before, after = (
+        open_model(open_bundle(path), task).model.encoder.embeddings.positions.weight.detach()
+        for path in (folder, out)
+    )
+    first = config.first_position
+    assert torch.equal(after[:first], before[:first])
+    assert len(after) == 60 + first
+    for place in range(60):
+        assert torch.equal(after[first + place], before[first + place % 24])
+
+
+def test_transformers_reads_longer_texts_with_it(tmp_path):
+    task = make_task("mlm")
+    config = CONFIG.model_copy(update={"max_positions": 24})
+    out = longer(folder_of(tmp_path / "model", task, config), tmp_path, 64)
+    text = " ".join(OLD[:2] * 3)
+    ids, _, said = answers(out, task, [text])
+    assert 24 < len(ids) <= 64
+    theirs = transformers.AutoModelForMaskedLM.from_pretrained(out).eval()
+    with torch.inference_mode():
+        assert gap(said, theirs(input_ids=ids[None]).logits[0]) < 1e-5
+
+
+def test_pieces_and_positions_are_added_together(tmp_path):
+    folder = folder_of(tmp_path / "model", make_task("mlm"))
+    (tmp_path / "pieces.txt").write_text("refundable\n", "utf-8")
+    most = CONFIG.max_positions + 7
+    recipe = {"model": folder, "from_file": tmp_path / "pieces.txt", "positions": most}
+    made = api.extend(api.ExtendRecipe(**recipe, out=tmp_path / "more"))
+    assert made.pieces == ["refundable"]
+    config = open_bundle(made.out).config
+    assert config["vocab_size"] == len(PIECES) + 1
+    assert config["max_position_embeddings"] == most
+
+
+def test_positions_that_cannot_be_added_are_refused(tmp_path):
+    task = make_task("mlm")
+    folder = folder_of(tmp_path / "model", task)
+    with pytest.raises(UserError, match=r"positions: 8 are not more than the \d+"):
+        longer(folder, tmp_path, 8)
+    config = sized("modernbert", "base", len(PIECES), pad_id=TOKENIZER.vocabulary.pad, **SMALL)
+    rotary = folder_of(tmp_path / "rotary", task, config)
+    with pytest.raises(UserError, match="has rotary positions.*leave --positions out"):
+        longer(rotary, tmp_path, 100_000)
+    assert not list(tmp_path.glob("to-*"))

@@ -1,4 +1,4 @@
-"""Give a model more pieces: a vocabulary that fits a field's words, and vectors for them."""
+"""Give a model more pieces for a field's words, and more positions for longer texts."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,6 +23,7 @@ from clozeworks.interop.huggingface import (
     open_with,
     write_bundle,
 )
+from clozeworks.model.config import EncoderConfig
 from clozeworks.model.heads import Model, encoder_of
 from clozeworks.text.alphabet import is_chinese
 from clozeworks.text.extend import Words, cut, find_pieces, read_pieces
@@ -31,6 +32,8 @@ from clozeworks.text.tokenizer import Tokenizer
 
 ROWS = ("encoder.embeddings.tokens.weight", "heads.mlm.bias")
 """The tensors that have a row for each piece; the output embedding is the input embedding."""
+PLACES = "encoder.embeddings.positions.weight"
+"""The tensor that has a row for each position."""
 
 
 class ExtendRecipe(Settings):
@@ -49,6 +52,8 @@ class ExtendRecipe(Settings):
     from_file: Path | None = None
     """Pieces to add instead of those the text asks for: one a line, `##` before what stands
     inside a word."""
+    positions: int | None = Field(default=None, ge=1)
+    """Positions of the extended model, where it is to read longer texts."""
     column: str = "text"
     """Column that holds the text, where the files have columns."""
     encoding: str = "utf-8"
@@ -72,17 +77,20 @@ class Extended(Settings):
 
 
 def extend(recipe: ExtendRecipe) -> Extended:
-    """Write a copy of the model whose vocabulary goes on with new pieces.
+    """Write a copy of the model whose vocabulary or positions go on.
 
     No id changes its meaning: `[unused…]` rows stay, new ids follow the last. The vector of a new
     piece is the mean of the vectors of those the old tokenizer cut it into, so that it begins as
-    what it stands for, and is no likelier an answer than these were on average (Hewitt 2021).
-    Raises UserError for a tokenizer that is not WordPiece, or if there is nothing to add.
+    what it stands for, and is no likelier an answer than these were on average (Hewitt 2021). New
+    positions repeat the old ones in turn, so that neighbours look like neighbours there too
+    (Beltagy et al. 2020, section 5). Raises UserError for new pieces where the tokenizer is not
+    WordPiece, for positions that are not learned, or if there is nothing to add.
     """
     _refuse(recipe)
     bundle = open_bundle(local(recipe.model))
     tokenizer = load_tokenizer(bundle.path)
-    if not tokenizer.is_wordpiece:
+    for_pieces = bool(recipe.files) or recipe.from_file is not None
+    if for_pieces and not tokenizer.is_wordpiece:
         raise UserError(
             f"{bundle.path}: its tokenizer is {tokenizer.kind}, whose pieces hang together by "
             "merges or scores; only WordPiece vocabularies can be extended: pretrain it on your "
@@ -90,13 +98,16 @@ def extend(recipe: ExtendRecipe) -> Extended:
         )
     if bundle.generator is not None:
         say("the generator beside the model is left out: pretraining on would begin a fresh one")
-    pieces, words = _pieces(recipe, tokenizer)
-    more = tokenizer.with_pieces(pieces)
-    model = _widened(_opened(bundle, tokenizer), tokenizer, more)
+    old = _opened(bundle, tokenizer)
+    places = _places(recipe, old.config)
+    pieces, words = _pieces(recipe, tokenizer) if for_pieces else ([], None)
+    more = tokenizer.with_pieces(pieces) if pieces else tokenizer
+    model = _widened(old, tokenizer, more, places)
     write_bundle(recipe.out, model, more, _card(recipe, bundle, more))
     before, after = _say_tokens(words, tokenizer, more) if words else (None, None)
-    _say_pieces(pieces, tokenizer)
-    say(f"{len(more.pieces):,} pieces, model → {recipe.out}")
+    if pieces:
+        _say_pieces(pieces, tokenizer)
+    say(f"{len(more.pieces):,} pieces, {places:,} positions, model → {recipe.out}")
     return Extended(
         out=recipe.out,
         pieces=pieces,
@@ -110,10 +121,15 @@ def _refuse(recipe: ExtendRecipe) -> None:
     """Raise UserError for what can be known to be wrong before anything is read."""
     if recipe.out.exists():
         raise UserError(f"{recipe.out} already exists; choose another --out, or remove it")
-    if bool(recipe.files) == (recipe.from_file is not None):
+    if recipe.files and recipe.from_file is not None:
         raise UserError(
             "name either files of text to choose pieces from, or a file of pieces with "
-            f"--from-file; {'both' if recipe.files else 'neither'} is given"
+            "--from-file; both is given"
+        )
+    if not recipe.files and recipe.from_file is None and recipe.positions is None:
+        raise UserError(
+            "there is nothing to add: name files of text to choose pieces from, a file of pieces "
+            "with --from-file, or a number of --positions"
         )
 
 
@@ -139,12 +155,31 @@ def _opened(bundle: Bundle, tokenizer: Tokenizer) -> Model:
     return opened.model
 
 
-def _widened(model: Model, tokenizer: Tokenizer, more: Tokenizer) -> Model:
-    """The model with a row for every piece of `more`; rows beyond the old pieces are used first."""
+def _places(recipe: ExtendRecipe, config: EncoderConfig) -> int:
+    """How many positions the extended model has."""
+    if recipe.positions is None:
+        return config.max_positions
+    if config.positions != "learned":
+        raise UserError(
+            f"positions: {recipe.model} has {config.positions} positions, which no vectors stand "
+            "for; leave --positions out"
+        )
+    if recipe.positions <= config.max_positions:
+        raise UserError(
+            f"positions: {recipe.positions:,} are not more than the {config.max_positions:,} of "
+            f"{recipe.model}; name a larger number"
+        )
+    return recipe.positions
+
+
+def _widened(model: Model, tokenizer: Tokenizer, more: Tokenizer, places: int) -> Model:
+    """The model with a row for every piece of `more` and every place; spare rows are used first."""
     size = max(model.config.vocab_size, len(more.pieces))
-    config = model.config.model_copy(update={"vocab_size": size})
+    config = model.config.model_copy(update={"vocab_size": size, "max_positions": places})
     state = {name: p.detach() for name, p in model.named_parameters()}
     state |= {name: _rows(state[name], size, tokenizer, more) for name in ROWS if name in state}
+    if PLACES in state:
+        state[PLACES] = _repeated(state[PLACES], config)
     wider = Model(encoder_of(config), model.pooler, dict(model.heads.items()))
     _put(wider, state)
     return wider
@@ -165,6 +200,12 @@ def _rows(old: Tensor, size: int, tokenizer: Tokenizer, more: Tokenizer) -> Tens
         parts = cut(more.pieces[i], known)
         rows[i] = everything if parts is None else old[[known[part] for part in parts]].mean(0)
     return rows
+
+
+def _repeated(old: Tensor, config: EncoderConfig) -> Tensor:
+    """Rows before the first position, then those of the positions in turn until all have one."""
+    before, known = old[: config.first_position], old[config.first_position :]
+    return torch.cat([before, known[torch.arange(config.max_positions) % len(known)]])
 
 
 def _card(recipe: ExtendRecipe, bundle: Bundle, more: Tokenizer) -> Card:
