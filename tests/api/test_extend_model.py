@@ -268,6 +268,6 @@ def test_positions_that_cannot_be_added_are_refused(tmp_path):
         longer(folder, tmp_path, 8)
     config = sized("modernbert", "base", len(PIECES), pad_id=TOKENIZER.vocabulary.pad, **SMALL)
     rotary = folder_of(tmp_path / "rotary", task, config)
-    with pytest.raises(UserError, match="has rotary positions.*leave --positions out"):
+    with pytest.raises(UserError, match=r"has rotary positions.*leave --positions out"):
         longer(rotary, tmp_path, 100_000)
     assert not list(tmp_path.glob("to-*"))
