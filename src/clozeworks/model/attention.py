@@ -15,11 +15,13 @@ from torch import Tensor
 from clozeworks.model.band import attend_in_blocks, band_mask, banded
 from clozeworks.model.noise import Noise
 from clozeworks.model.rotary import turned
+from clozeworks.model.rows import step_of
 
 MIN_CAPACITY = 64
 """Rows are at least this long, so that many short sequences share one matrix product."""
 CAPACITY_STEP = 16
-"""Row lengths are multiples of this: fewer shapes for the matrix library to prepare."""
+"""Row lengths are multiples of this, and row counts of `step_of`: fewer shapes for the matrix
+library to prepare."""
 LONG = 1024
 """Rows longer than this take torch's fused kernel on a CPU too: slower, but without dropout it
 keeps no square of probabilities, which at 8,192 tokens would be gigabytes a layer."""
@@ -68,6 +70,7 @@ class Layout:
             return cls(len(lengths), lengths[0], True, every, every, owner)
         capacity = max(MIN_CAPACITY, -(-max(lengths) // CAPACITY_STEP) * CAPACITY_STEP)
         starts, rows = _first_fit(lengths, capacity)
+        rows += -rows % step_of(rows)
         sizes = torch.tensor(lengths)
         shift = torch.tensor(starts) - torch.tensor(bounds[:-1])
         slots = torch.arange(bounds[-1]) + torch.repeat_interleave(shift, sizes)

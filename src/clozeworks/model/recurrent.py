@@ -5,10 +5,10 @@ sentence embedding) with the heads of Vaswani et al. 2017; it answers the same c
 """
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
 from clozeworks.model.attention import Drop, Layout, Packing, View, attend, attend_plainly
 from clozeworks.model.config import EncoderConfig
@@ -75,22 +75,50 @@ class Recurrent(nn.Module):
         return kept
 
     def _states(self, x: Tensor, offsets: Tensor) -> Tensor:
-        """The states of both directions for every token, [T, H], no sequence seeing another."""
-        steps, sizes = _by_step(offsets)
-        packed = PackedSequence(x.index_select(0, steps), sizes)
-        states = self.cells(packed)[0].data
-        return torch.empty_like(states).index_copy(0, steps, states)
+        """The states of both directions for every token, [T, H], no sequence seeing another.
+
+        Each direction of each layer runs on padded steps of its own, the second over the sequences
+        turned round, so that what pads always comes last and reaches no token. Torch's one call
+        for all of them would need a PackedSequence, which on a CPU takes three times as long.
+        """
+        ways = (_Steps.of(offsets), _Steps.of(offsets, turned=True))
+        for layer in range(self.config.num_layers):
+            x = torch.cat([self._run(x, w, layer, i) for i, w in enumerate(ways)], 1)
+        return x
+
+    def _run(self, x: Tensor, steps: "_Steps", layer: int, way: int) -> Tensor:
+        """One direction of one layer: vectors of the tokens [T, …] → states [T, H / 2]."""
+        cells = self.cells
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        weights = [getattr(cells, f"{n}_l{layer}{'_reverse' * way}") for n in names]
+        start = x.new_zeros(1, steps.rows.shape[1], cells.hidden_size)
+        common = (weights, True, 1, 0.0, self.training, False, False)
+        padded = x[steps.rows]
+        if isinstance(cells, nn.LSTM):
+            states = torch.lstm(padded, (start, start), *common)[0]
+        else:
+            states = torch.gru(padded, start, *common)[0]
+        return states.flatten(0, 1).index_select(0, steps.tokens)
 
 
-def _by_step(offsets: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows in the order recurrence takes them: all first tokens, longest sequence first, and so on.
+@dataclass(frozen=True)
+class _Steps:
+    """The order in which recurrence takes N sequences of at most L tokens.
 
-    Returns rows [T] and how many sequences are still running at each step, both int64.
+    rows [L, N] int64: the token each sequence gives at each step, its last one again once it has no
+    more; tokens [T] int64: where in the steps, flattened, each token stands.
     """
-    lengths = offsets.diff().cpu()
-    order = torch.argsort(lengths, descending=True, stable=True)
-    starts = offsets[:-1].cpu()[order]
-    steps = torch.arange(int(lengths.max()))
-    running = steps[:, None] < lengths[order][None]
-    rows = (starts[None] + steps[:, None])[running]
-    return rows.to(offsets.device), running.sum(1)
+
+    rows: Tensor
+    tokens: Tensor
+
+    @classmethod
+    def of(cls, offsets: Tensor, turned: bool = False) -> "_Steps":
+        lengths = offsets.diff()
+        count, longest = len(lengths), int(lengths.max())
+        step = torch.arange(longest, device=offsets.device)[:, None]
+        place = torch.minimum(step, lengths - 1)
+        rows = offsets[:-1] + (lengths - 1 - place if turned else place)
+        owner = torch.repeat_interleave(torch.arange(count, device=offsets.device), lengths)
+        at = torch.arange(len(owner), device=offsets.device) - offsets[owner]
+        return cls(rows, (lengths[owner] - 1 - at if turned else at) * count + owner)
