@@ -2,6 +2,7 @@
 
 import json
 import random
+from importlib import import_module
 
 import pytest
 import transformers
@@ -84,6 +85,12 @@ def test_replaced_tokens_go_on_with_their_generator(desk, tmp_path, monkeypatch)
         )
     )
     assert open_bundle(tuned.bundle).generator is None
+    leaving = []
+    monkeypatch.setattr(import_module("clozeworks.api.convert"), "say", leaving.append)
+    api.convert(api.ConvertRecipe(source=again.bundle, out=tmp_path / "converted"))
+    assert any(line.endswith(f"for it, convert {again.bundle / GENERATOR}") for line in leaving)
+    inner = api.ConvertRecipe(source=again.bundle / GENERATOR, out=tmp_path / "inner")
+    assert api.convert(inner).heads == ["mlm"]
 
 
 def test_a_judge_from_elsewhere_gets_a_generator_of_its_own(desk, tmp_path, monkeypatch):

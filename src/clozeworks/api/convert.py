@@ -115,6 +115,8 @@ def _read(recipe: ConvertRecipe) -> tuple[Model, Tokenizer, Card]:
     if prefix is not None:
         return _of_tensorflow(prefix, recipe)
     bundle = open_bundle(source)
+    if bundle.generator is not None:
+        say(f"the generator beside the model is left out; for it, convert {bundle.generator.path}")
     tokenizer = load_tokenizer(bundle.path)
     heads, labels = heads_of(bundle), labels_of(bundle)
     without = frozenset(recipe.leave_out)
