@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 for _cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
-    # Both libraries under torch's CPU products, oneDNN and ideep, keep a kernel of a megabyte or two
-    # for each of the last 1,024 shapes: on texts of ever new lengths, memory that grows for hours.
-    # A training step meets some forty. They read this at their first product, so it is set here.
+    # The libraries under torch's CPU products, oneDNN and ideep, keep a kernel of a megabyte or two
+    # for each of the last 1,024 shapes: on texts of ever new lengths, memory grows for hours. A
+    # training step meets some forty. They look at their first product, so it is said here.
     os.environ.setdefault(_cache, "128")
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import Field
-from torch import nn
 
 from clozeworks import tasks
 from clozeworks.api.masking import prepare_masks, report_masks
@@ -139,9 +138,7 @@ def _pretrain(recipe: PretrainRecipe, team: Team) -> Pretrained:
     stream = _stream(recipe, shards, train, task)
     chances = frequencies(shards, train, tokenizer.vocabulary.size)
     unigram = unigram_loss(shards, held, chances)
-    guesser = model if model.generator is None else model.generator
-    if "mlm" in guesser.heads and _is_fresh(guesser.heads["mlm"]):
-        begin_with_frequencies(guesser, chances)
+    begin_with_frequencies(model, chances)
     say(
         f"{len(train):,} documents to learn from, {len(held):,} held out; "
         f"loss of guessing by frequency: {unigram:.3f} nats"
@@ -158,8 +155,8 @@ def _pretrain(recipe: PretrainRecipe, team: Team) -> Pretrained:
 
     fit = Fit(model, task, stream, recipe.train, run, watch.judge, watch.saw, write_best, team)
     fitted = fit()
-    team.first(lambda: keep(run, model, task, tokenizer, recipe))
     say(f"pretrained in {took(fitted.cursor)}")
+    team.first(lambda: keep(run, model, task, tokenizer, recipe))
     say(f"held out: {shown(fitted.judged)}")
     team.first(lambda: watch.conclude(before, fitted.judged))
     say(f"model → {run.bundle}")
@@ -306,18 +303,17 @@ def begin_with_frequencies(model: Model, chances: Floats) -> None:
 
     Otherwise every word that hardly occurs is first pushed away from all that is read, in one
     direction: their vectors become alike (Gao et al. 2019, "representation degeneration"), and
-    what is fine-tuned on them later cannot tell them apart.
+    what is fine-tuned on them later cannot tell them apart. A head with any bias but 0 has learned
+    something already, and stays.
     """
-    head = model.heads["mlm"]
+    guesser = model if model.generator is None else model.generator
+    if "mlm" not in guesser.heads:
+        return
+    head = guesser.heads["mlm"]
     assert isinstance(head, TokenHead)
-    with torch.no_grad():
-        head.bias.copy_(torch.from_numpy(np.log(chances)))
-
-
-def _is_fresh(head: nn.Module) -> bool:
-    """Whether a masked-token head has learned nothing yet: the biases of such are all 0."""
-    assert isinstance(head, TokenHead)
-    return not bool(head.bias.any())
+    if not head.bias.any():
+        with torch.no_grad():
+            head.bias.copy_(torch.from_numpy(np.log(chances)))
 
 
 def _histogram(shards: Shards, documents: Ints, size: int) -> Ints:
