@@ -80,3 +80,12 @@ def test_a_set_of_empty_rows_is_described(tokenizer):
     findings = examine({"train": [Row(text=""), Row(text=" ")]}, tokenizer, 8)
     assert findings.splits["train"].lengths is None
     assert findings.lines()[0] == "train: 2 rows, 2 empty, 0 repeated"
+
+
+def test_all_but_lengths_and_unknown_words_is_found_without_a_tokenizer(tokenizer):
+    train = [*sound(), Row(text="A  ", label="n"), Row(text=" ", label="y"), Row(text="好 é")]
+    counted = examine({"train": train}, tokenizer, 16)
+    plain = examine({"train": train}, None, 16)
+    assert plain.splits["train"].lengths is None
+    assert counted.splits["train"].unknown_rate > 0.0 == plain.splits["train"].unknown_rate
+    assert [w for w in counted.warnings if "unknown to" not in w] == plain.warnings

@@ -10,7 +10,7 @@ from clozeworks.core.bundle import open_bundle
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import existing
-from clozeworks.core.log import clock
+from clozeworks.core.log import clock, say
 from clozeworks.data.doctor import Findings, examine
 from clozeworks.data.read import read_examples
 from clozeworks.data.shards import MANIFEST, Manifest, Shards
@@ -32,8 +32,8 @@ class DoctorRecipe(Settings):
     """Labelled examples to learn from."""
     task: str = "classify"
     """What they are for."""
-    model: Path
-    """Model or tokenizer folder, in whose tokens texts are counted."""
+    model: Path | None = None
+    """Model or tokenizer folder, in whose tokens texts are counted; absent: they are not."""
     dev: Path | None = None
     """Examples to judge on while training."""
     test: Path | None = None
@@ -66,6 +66,9 @@ def doctor(recipe: DoctorRecipe) -> Findings:
         for name, path in files.items()
         if path is not None
     }
+    if recipe.model is None:
+        say("no --model: lengths and unknown words, which are counted in its tokens, are left out")
+        return examine(splits, None, recipe.window)
     folder = local(recipe.model)
     most = None
     if (folder / "config.json").exists():

@@ -63,9 +63,9 @@ class Split(Record):
     duplicates: int
     """Rows whose text, white space and case aside, came before in the split."""
     lengths: Lengths | None
-    """None where every row is empty."""
+    """None where every row is empty, or no tokenizer was named."""
     unknown_rate: float
-    """Share of tokens that are the unknown token."""
+    """Share of tokens that are the unknown token; 0 where no tokenizer was named."""
     long_words: int
     """Rows that hold a word of over 100 characters."""
 
@@ -103,15 +103,15 @@ class Findings(Record):
 
 def examine(
     splits: Mapping[str, Sequence[Labelled]],
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | None,
     window: int,
     most: int | None = None,
 ) -> Findings:
     """Look through labelled splits (by name, the one trained on first) before training.
 
-    `window` is the most tokens a model reads at once, special tokens included; `most` the widest
-    window that the model allows, where that is known. Texts are compared
-    with white space and case folded.
+    Without a tokenizer, lengths and unknown tokens are not counted. `window` is the most tokens a model reads at once, special tokens included; `most` the widest
+    window that the model allows, where that is known. Texts are compared with white space and case
+    folded.
     """
     found = {name: _examined(rows, tokenizer, window) for name, rows in splits.items()}
     overlaps = list(_overlaps(splits))
@@ -146,10 +146,10 @@ def _is_empty(row: Labelled) -> bool:
     return not all(text.strip() for text in _texts(row))
 
 
-def _examined(rows: Sequence[Labelled], tokenizer: Tokenizer, window: int) -> Split:
+def _examined(rows: Sequence[Labelled], tokenizer: Tokenizer | None, window: int) -> Split:
     full = [row for row in rows if not _is_empty(row)]
     classes = Counter(row.label for row in rows if row.label is not None)
-    lengths, unknown = _measured(full, tokenizer)
+    lengths, unknown = _measured(full, tokenizer) if tokenizer else (np.zeros(0, np.int64), 0.0)
     return Split(
         rows=len(rows),
         classes=dict(sorted(classes.items(), key=lambda item: (-item[1], item[0]))),
