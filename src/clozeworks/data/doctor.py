@@ -109,9 +109,9 @@ def examine(
 ) -> Findings:
     """Look through labelled splits (by name, the one trained on first) before training.
 
-    Without a tokenizer, lengths and unknown tokens are not counted. `window` is the most tokens a model reads at once, special tokens included; `most` the widest
-    window that the model allows, where that is known. Texts are compared with white space and case
-    folded.
+    Without a tokenizer, lengths and unknown tokens are not counted. `window` is the most tokens a
+    model reads at once, special tokens included; `most` the widest window that the model allows,
+    where that is known. Texts are compared with white space and case folded.
     """
     found = {name: _examined(rows, tokenizer, window) for name, rows in splits.items()}
     overlaps = list(_overlaps(splits))
