@@ -39,6 +39,7 @@ VERBS = {
     "tokenizer": Verb("train a WordPiece tokenizer on text", "TokenizerRecipe", ("files",)),
     "prepare": Verb("turn a corpus into shards of token ids", "PrepareRecipe", ("files",)),
     "extend": Verb("give a model more pieces or positions", "ExtendRecipe", ("model", "files")),
+    "plan": Verb("propose the sizes of a pretraining for this machine", "PlanRecipe", ("run",)),
     "pretrain": Verb("pretrain an encoder on prepared shards", "PretrainRecipe", ("data",)),
     "finetune": Verb("fine-tune a model on labelled examples", "FinetuneRecipe", ("data",)),
     "evaluate": Verb("judge a model and write a report", "EvaluateRecipe", ("model", "data")),

@@ -6,6 +6,7 @@ from clozeworks.api.evaluate import EvaluateRecipe, evaluate
 from clozeworks.api.extend import ExtendRecipe, extend
 from clozeworks.api.finetune import FinetuneRecipe, finetune
 from clozeworks.api.look import DoctorRecipe, InfoRecipe, doctor, info, listing
+from clozeworks.api.plan import PlanRecipe, plan
 from clozeworks.api.predict import PredictRecipe, predict
 from clozeworks.api.pretrain import PretrainRecipe, PretrainSettings, pretrain
 from clozeworks.data.prepare import PrepareSettings
@@ -19,6 +20,7 @@ __all__ = [
     "ExtendRecipe",
     "FinetuneRecipe",
     "InfoRecipe",
+    "PlanRecipe",
     "PredictRecipe",
     "PrepareRecipe",
     "PrepareSettings",
@@ -34,6 +36,7 @@ __all__ = [
     "finetune",
     "info",
     "listing",
+    "plan",
     "predict",
     "prepare",
     "pretrain",

@@ -1,5 +1,6 @@
 """Pretrain an encoder on a prepared corpus."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,6 +91,8 @@ class PretrainRecipe(Settings):
     weights: dict[str, float] = {}
     """Weights of the losses in the sum that is minimised; absent: 1, and 50 for rtd."""
     train: PretrainSettings = PretrainSettings()
+    planned_tokens: int | None = Field(default=None, ge=1)
+    """What `plan` thought the run would read; in the end the run says what it did read."""
     device: str = "auto"
     """Where to compute: cpu, cuda, or auto for a GPU if there is one."""
 
@@ -120,22 +123,51 @@ def pretrain(recipe: PretrainRecipe) -> Pretrained:
         return _pretrain(recipe, team)
 
 
+@dataclass(frozen=True)
+class Material:
+    """What a recipe names, opened and checked: text, tokenizer, task and model."""
+
+    shards: Shards
+    tokenizer: Tokenizer
+    task: Task
+    model: Model
+    train: Ints
+    """Documents to learn from."""
+    held: Ints
+    """Documents held out."""
+    inputs: dict[str, str]
+    """Hashes of everything that decides what is learned."""
+
+    @classmethod
+    def of(cls, recipe: PretrainRecipe) -> "Material":
+        """Open it all; raises UserError for what does not fit together."""
+        shards = Shards.open(recipe.data)
+        shards.verify()
+        tokenizer = load_tokenizer(shards.tokenizer_folder)
+        task = tasks.create(recipe.task, recipe.settings, tokenizer.vocabulary, (), recipe.weights)
+        if not task.from_shards:
+            raise UserError(
+                f"{recipe.task!r} learns from labelled examples; use `clozeworks finetune`"
+            )
+        names = prepare_masks(task, shards, tokenizer)
+        model = _model(recipe, task, tokenizer)
+        inputs = _inputs(recipe, shards) | names
+        return cls(shards, tokenizer, task, model, *_split(recipe, shards), inputs)
+
+    def stream(self, recipe: PretrainRecipe) -> ShardStream:
+        """The documents to learn from, cut as the recipe says."""
+        return _stream(recipe, self.shards, self.train, self.task)
+
+
 def _pretrain(recipe: PretrainRecipe, team: Team) -> Pretrained:
-    shards = Shards.open(recipe.data)
-    shards.verify()
-    tokenizer = load_tokenizer(shards.tokenizer_folder)
-    task = tasks.create(recipe.task, recipe.settings, tokenizer.vocabulary, (), recipe.weights)
-    if not task.from_shards:
-        raise UserError(f"{recipe.task!r} learns from labelled examples; use `clozeworks finetune`")
-    names = prepare_masks(task, shards, tokenizer)
-    model = _model(recipe, task, tokenizer)
-    train, held = _split(recipe, shards)
+    has = Material.of(recipe)
+    shards, tokenizer, task, model = has.shards, has.tokenizer, has.task, has.model
+    train, held = has.train, has.held
     judged_on = _judged_on(recipe, shards, held, task.judged)
     texts = {"": judged_on, **_others(recipe, shards, task.judged)}
     probe = Probe.of(recipe.probe, tokenizer, recipe.max_length) if recipe.probe.data else None
-    inputs = _inputs(recipe, shards) | names
-    run = team.first(lambda: Run.start(recipe.out, "pretrain", recipe, inputs))
-    stream = _stream(recipe, shards, train, task)
+    run = team.first(lambda: Run.start(recipe.out, "pretrain", recipe, has.inputs))
+    stream = has.stream(recipe)
     chances = frequencies(shards, train, tokenizer.vocabulary.size)
     unigram = unigram_loss(shards, held, chances)
     begin_with_frequencies(model, chances)
@@ -156,6 +188,10 @@ def _pretrain(recipe: PretrainRecipe, team: Team) -> Pretrained:
     fit = Fit(model, task, stream, recipe.train, run, watch.judge, watch.saw, write_best, team)
     fitted = fit()
     say(f"pretrained in {took(fitted.cursor)}")
+    if recipe.planned_tokens is not None:
+        read = fitted.cursor.tokens
+        share = read / recipe.planned_tokens
+        say(f"planned: {recipe.planned_tokens:,} tokens; read: {read:,} ({share:.0%})")
     team.first(lambda: keep(run, model, task, tokenizer, recipe))
     say(f"held out: {shown(fitted.judged)}")
     team.first(lambda: watch.conclude(before, fitted.judged))

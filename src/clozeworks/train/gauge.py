@@ -1,9 +1,11 @@
 """What a step cost: time, waiting for data, padding, memory, and its share of the peak."""
 
+import math
 import statistics
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -73,7 +75,7 @@ class Gauge:
             seconds=seconds,
             waiting=(self._ready - self._began) / seconds,
             padding=1 - packing.tokens / max(1, packing.slots),
-            memory_mb=_memory(self._learner.model.device),
+            memory_mb=held_memory(self._learner.model.device),
             peak_share=self._peak and self._flops(batches) * tokens / seconds / self._peak,
         )
 
@@ -109,7 +111,8 @@ def gemm_rate(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * size**3 / statistics.median(seconds)
 
 
-def _memory(device: torch.device) -> float:
+def held_memory(device: torch.device) -> float:
+    """Most megabytes this process has held so far: of the GPU where there is one; 0 if unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     if sys.platform == "win32":
@@ -118,3 +121,15 @@ def _memory(device: torch.device) -> float:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def free_memory(device: torch.device) -> float:
+    """Megabytes that could still be taken; infinite where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] / 1e6
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+    except OSError:
+        return math.inf
+    found = next((line for line in lines if line.startswith("MemAvailable:")), None)
+    return math.inf if found is None else int(found.split()[1]) / 1e3

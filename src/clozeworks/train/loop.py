@@ -281,7 +281,13 @@ def slices(lengths: Ints, micro_tokens: int, team: Team) -> tuple[list[Ints], in
 
 
 def take_step(learner: Learner, portion: Portion, rate: float) -> tuple[dict[str, float], float]:
-    """One update; returns the mean of each loss term, and the gradient norm.
+    """One update; returns the mean of each loss term, and the gradient norm."""
+    losses = learn_from(learner, portion)
+    return losses, learner.optimizer.step(rate)
+
+
+def learn_from(learner: Learner, portion: Portion) -> dict[str, float]:
+    """Leave a step's gradients with the optimizer; returns the mean of each loss term.
 
     Every term is divided once by its count over all micro-batches and processes, so cutting a step
     into more of them changes nothing but memory and speed.
@@ -292,8 +298,7 @@ def take_step(learner: Learner, portion: Portion, rate: float) -> tuple[dict[str
         counts.update({name: n * counted for name, n in learner.task.counts(batch).items()})
     divisors = {name: max(1.0, n) for name, n in learner.team.sums(counts).items()}
     learner.model.train()
-    losses = learner.team.sums(learner.learn(portion, divisors))
-    return losses, learner.optimizer.step(rate)
+    return learner.team.sums(learner.learn(portion, divisors))
 
 
 def held_out_losses(
