@@ -5,6 +5,7 @@ from importlib import import_module
 
 import pytest
 import transformers
+from safetensors.torch import load_file
 
 from clozeworks import api
 from clozeworks.core.bundle import GENERATOR, open_bundle
@@ -73,6 +74,26 @@ def test_replaced_tokens_go_on_with_their_generator(desk, tmp_path, monkeypatch)
     assert any(line.endswith(f"for it, convert {again.bundle / GENERATOR}") for line in leaving)
     inner = api.ConvertRecipe(source=again.bundle / GENERATOR, out=tmp_path / "inner")
     assert api.convert(inner).heads == ["mlm"]
+
+
+def test_an_extended_model_goes_on_with_its_generator(desk, tmp_path, monkeypatch):
+    first = pretrained(desk, tmp_path / "first", task="rtd", family="electra")
+    files = [desk / "corpus.txt"]
+    recipe = {"model": first.bundle, "files": files, "pieces": 3, "positions": 600}
+    made = api.extend(api.ExtendRecipe(**recipe, out=tmp_path / "more"))
+    assert made.pieces
+    both = [open_bundle(made.out), open_bundle(made.out).generator]
+    for bundle in both:
+        assert bundle.config["vocab_size"] == made.vocab_size
+        assert bundle.config["max_position_embeddings"] == 600
+    inner, outer = (load_file(b.path / "model.safetensors") for b in both)
+    shared = [n for n in inner if "embeddings." in n and "project" not in n]
+    assert shared and all(inner[name].equal(outer[name]) for name in shared)
+    shards = {"tokenizer": made.out, "out": tmp_path / "shards"}
+    api.prepare(api.PrepareRecipe(files=files, **shards))
+    again = {"task": "rtd", "model": made.out, "data": tmp_path / "shards"}
+    _, lines = said_while(monkeypatch, lambda: pretrained(desk, tmp_path / "again", **again))
+    assert not [line for line in lines if "new in the model" in line]
 
 
 def test_a_judge_from_elsewhere_gets_a_generator_of_its_own(desk, tmp_path, monkeypatch):

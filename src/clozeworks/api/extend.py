@@ -77,7 +77,7 @@ class Extended(Settings):
 
 
 def extend(recipe: ExtendRecipe) -> Extended:
-    """Write a copy of the model whose vocabulary or positions go on.
+    """Write a copy of the model, and of a generator beside it, whose vocabulary or positions go on.
 
     No id changes its meaning: `[unused…]` rows stay, new ids follow the last. The vector of a new
     piece is the mean of the vectors of those the old tokenizer cut it into, so that it begins as
@@ -96,13 +96,14 @@ def extend(recipe: ExtendRecipe) -> Extended:
             "merges or scores; only WordPiece vocabularies can be extended: pretrain it on your "
             "text as it is, or choose a BERT model"
         )
-    if bundle.generator is not None:
-        say("the generator beside the model is left out: pretraining on would begin a fresh one")
     old = _opened(bundle, tokenizer)
     places = _places(recipe, old.config)
     pieces, words = _pieces(recipe, tokenizer) if for_pieces else ([], None)
     more = tokenizer.with_pieces(pieces) if pieces else tokenizer
     model = _widened(old, tokenizer, more, places)
+    if bundle.generator is not None:
+        inner = _opened(bundle.generator, tokenizer)
+        model.generator = _widened(inner, tokenizer, more, places)
     write_bundle(recipe.out, model, more, _card(recipe, bundle, more))
     before, after = _say_tokens(words, tokenizer, more) if words else (None, None)
     if pieces:
