@@ -20,6 +20,8 @@ DOCS = ROOT / "docs"
 SHRUNK = {
     "--vocab-size 16000": "--vocab-size 160",
     '--train.duration "30 minutes"': '--train.duration "2 steps"',
+    '--train.duration "12 minutes"': '--train.duration "2 steps"',
+    '--train.duration "18 minutes"': '--train.duration "2 steps"',
 }
 """What a reader should write, and what is run instead on the desk's few lines of text."""
 SHARED_PAGES = {"info": "info-and-list", "list": "info-and-list"}
