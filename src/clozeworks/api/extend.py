@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from clozeworks.core.bundle import Card, Provenance, open_bundle
+from clozeworks.core.bundle import Bundle, Card, Provenance, open_bundle
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import digest
@@ -92,10 +92,7 @@ def extend(recipe: ExtendRecipe) -> Extended:
         )
     if bundle.generator is not None:
         say("the generator beside the model is left out: pretraining on would begin a fresh one")
-    check_match(tokenizer, config_of(bundle).vocab_size, str(bundle.path), bundle.card.tokenizer)
-    taken = take_bundle(bundle)
-    tell_rest(taken)
-    old, card = taken.model, with_labels(bundle.card, taken.labels, str(bundle.path))
+    old, card = _opened(bundle, tokenizer)
     places = _places(recipe, old.config)
     pieces, words = _pieces(recipe, tokenizer) if for_pieces else ([], None)
     more = tokenizer.with_pieces(pieces) if pieces else tokenizer
@@ -140,6 +137,14 @@ def _pieces(recipe: ExtendRecipe, tokenizer: Tokenizer) -> tuple[list[str], Word
         return (line for document in documents for line in document)
 
     return find_pieces(lines, tokenizer, recipe.pieces, recipe.least)
+
+
+def _opened(bundle: Bundle, tokenizer: Tokenizer) -> tuple[Model, Card]:
+    """The folder's model with all its heads, and its card with their labels."""
+    check_match(tokenizer, config_of(bundle).vocab_size, str(bundle.path), bundle.card.tokenizer)
+    taken = take_bundle(bundle)
+    tell_rest(taken)
+    return taken.model, with_labels(bundle.card, taken.labels, str(bundle.path))
 
 
 def _places(recipe: ExtendRecipe, config: EncoderConfig) -> int:
