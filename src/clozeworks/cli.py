@@ -44,7 +44,9 @@ VERBS = {
     "finetune": Verb("fine-tune a model on labelled examples", "FinetuneRecipe", ("data",)),
     "evaluate": Verb("judge a model and write a report", "EvaluateRecipe", ("model", "data")),
     "predict": Verb("predict every row of a file", "PredictRecipe", ("model", "data"), False),
-    "convert": Verb("bring a model from elsewhere into a folder", "ConvertRecipe", ("source",)),
+    "convert": Verb(
+        "bring a model from elsewhere into a folder", "ConvertRecipe", ("source", "out")
+    ),
     "doctor": Verb("look for what is wrong with labelled data", "DoctorRecipe", ("data",)),
     "info": Verb("say what a folder holds", "InfoRecipe", ("path",)),
     "list": Verb("list tasks, families, sources, segmenters and sizes", "", ()),

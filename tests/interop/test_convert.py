@@ -3,20 +3,23 @@
 import json
 import struct
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
-from clozeworks import api
+from clozeworks import api, cli
 from clozeworks.core.bundle import Card, open_bundle
 from clozeworks.core.errors import UserError
 from clozeworks.interop.hub import local
-from clozeworks.interop.huggingface import open_model, write_bundle
+from clozeworks.interop.huggingface import labels_of, open_model, write_bundle
 from clozeworks.interop.tensors import read_tensors
 from clozeworks.interop.vectors import read_vectors
+from clozeworks.model.families.bert import Bert
 from clozeworks.text.load import load_tokenizer
 from tiny import LABELS, TOKENIZER, make_model, make_task
 
@@ -27,6 +30,15 @@ def folder(tmp_path):
     task = make_task("classify")
     card = Card(task="classify", labels=LABELS, tokenizer=TOKENIZER.hash)
     return write_bundle(tmp_path / "model", make_model(task), TOKENIZER, card)
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """What is said to the person, line for line."""
+    lines = []
+    for name in ("clozeworks.api.convert", "clozeworks.interop.foreign"):
+        monkeypatch.setattr(import_module(name), "say", lines.append)
+    return lines
 
 
 def convert(source, out, **more):
@@ -47,26 +59,170 @@ def test_a_folder_is_the_same_after_conversion(folder, tmp_path):
 def test_what_no_such_model_has_is_listed_and_can_be_left_out(folder, tmp_path):
     state = load_file(folder / "model.safetensors")
     save_file({**state, "bert.extra.weight": torch.zeros(2)}, folder / "model.safetensors")
-    with pytest.raises(UserError, match=r"bert\.extra\.weight.*--leave-out"):
+    with pytest.raises(UserError, match=r"bert\.extra\.weight.*--allow-missing"):
         open_model(open_bundle(folder), make_task("classify"))
-    convert(folder, tmp_path / "out", leave_out=["bert.extra.weight"])
+    convert(folder, tmp_path / "out", allow_missing=["bert.extra.weight"])
     assert open_model(open_bundle(tmp_path / "out"), make_task("classify")).fresh == []
 
 
-def test_what_is_missing_is_filled_only_where_that_was_allowed(folder, tmp_path):
+@pytest.mark.parametrize(
+    "name",
+    [
+        "bert.encoder.layer.1.output.dense.bias",
+        "bert.encoder.layer.1.attention.self.key.bias",  # a third of what is one tensor here
+        "bert.pooler.dense.bias",
+        "classifier.bias",
+    ],
+)
+def test_what_is_missing_is_filled_only_where_that_was_allowed(folder, tmp_path, name):
+    """By the name it has in the file, and that tensor alone."""
     state = load_file(folder / "model.safetensors")
-    ours = "encoder.layers.1.down.bias"
-    gone = {k: v for k, v in state.items() if k != "bert.encoder.layer.1.output.dense.bias"}
-    save_file(gone, folder / "model.safetensors")
-    with pytest.raises(UserError, match=rf"the weights lack {ours}"):
+    del state[name]
+    save_file(state, folder / "model.safetensors")
+    with pytest.raises(UserError, match=rf"the weights lack {name}; .*--allow-missing"):
         convert(folder, tmp_path / "out")
-    convert(folder, tmp_path / "out", leave_out=[ours])
+    convert(folder, tmp_path / "out", allow_missing=[name])
     written = load_file(tmp_path / "out" / "model.safetensors")
-    assert written.keys() == state.keys()
-    assert not written["bert.encoder.layer.1.output.dense.bias"].any()
-    save_file({k: v for k, v in state.items() if "pooler" not in k}, folder / "model.safetensors")
-    with pytest.raises(UserError, match="the weights lack pooler"):
-        convert(folder, tmp_path / "other")
+    assert written.keys() == state.keys() | {name}
+    assert all(torch.equal(written[other], tensor) for other, tensor in state.items())
+    assert not written[name].any()
+
+
+def test_a_name_may_be_given_as_a_bare_encoders_file_has_it(folder, tmp_path):
+    rename(folder, architectures=["BertModel"])
+    state = load_file(folder / "model.safetensors")
+    bare = {k.removeprefix("bert."): v for k, v in state.items() if k.startswith("bert.")}
+    del bare["pooler.dense.bias"]
+    save_file(bare, folder / "model.safetensors")
+    convert(folder, tmp_path / "out", allow_missing=["pooler.dense.bias"])
+    assert "pooler.dense.bias" in load_file(tmp_path / "out" / "model.safetensors")
+
+
+def rename(folder, **changes):
+    """Change keys of config.json; None removes one. Without a card, as from elsewhere."""
+    (folder / "clozeworks.json").unlink(missing_ok=True)
+    values = json.loads((folder / "config.json").read_text()) | changes
+    values = {key: value for key, value in values.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(values))
+
+
+# === Heads and labels ===
+
+
+@pytest.mark.parametrize("named", [["BertForMaskedLM"], ["BertModel"], ["SomeBert"], None])
+def test_every_pretraining_head_is_kept_whatever_class_is_named(tmp_path, named):
+    task = make_task("mlm+nsp")
+    folder = write_bundle(tmp_path / "model", make_model(task), TOKENIZER, Card())
+    rename(folder, architectures=named)
+    assert convert(folder, tmp_path / "out").heads == ["mlm", "nsp"]
+    before, after = (load_file(f / "model.safetensors") for f in (folder, tmp_path / "out"))
+    assert before.keys() == after.keys()
+
+
+def test_a_named_class_that_is_not_whole_is_no_smaller_class(tmp_path):
+    folder = write_bundle(tmp_path / "model", make_model(make_task("mlm")), TOKENIZER, Card())
+    state = load_file(folder / "model.safetensors")
+    del state["cls.predictions.bias"]
+    save_file(state, folder / "model.safetensors")
+    with pytest.raises(UserError, match=r"the weights lack cls\.predictions\.bias"):
+        convert(folder, tmp_path / "out")
+
+
+def test_what_the_class_does_not_have_is_left_out_and_named(folder, tmp_path, said):
+    extra = {"cls.predictions.bias": torch.zeros(TOKENIZER.vocabulary.size)}
+    state = load_file(folder / "model.safetensors")
+    save_file({**state, **extra}, folder / "model.safetensors")
+    convert(folder, tmp_path / "out")
+    assert "left out, as no class with these heads has them: cls.predictions.bias" in said
+    rename(folder, architectures=None)  # a classifier's tensors do not say what they classify
+    convert(folder, tmp_path / "bare")
+    assert any("classifier.bias, classifier.weight, cls.pred" in line for line in said)
+
+
+@pytest.mark.parametrize("labels", [["just one"], ["neg", "pos"], ["a", "b", "c"]])
+@pytest.mark.parametrize("head", ["classify", "tag"])
+def test_labels_of_any_number_are_kept_and_numbered_where_nothing_names_them(
+    tmp_path, labels, head
+):
+    theirs = TAGGERS[head](transformers.BertConfig(**SMALL, id2label=dict(enumerate(labels))))
+    theirs.save_pretrained(tmp_path / "named")
+    TOKENIZER.save(tmp_path / "named")
+    made = convert(tmp_path / "named", tmp_path / "out")
+    assert (made.heads, made.difference) == ([head], 0.0)
+    assert labels_of(open_bundle(tmp_path / "out")) == labels
+    again = TAGGERS[head].from_pretrained(tmp_path / "out")
+    assert torch.equal(again.classifier.weight, theirs.classifier.weight)
+    assert list(again.config.id2label.values()) == labels
+    rename(tmp_path / "named", id2label=None, label2id=None)
+    convert(tmp_path / "named", tmp_path / "numbered")
+    numbers = [f"LABEL_{i}" for i in range(len(labels))]
+    assert labels_of(open_bundle(tmp_path / "numbered")) == numbers
+    rename(tmp_path / "named", id2label={str(i): str(i) for i in range(4)})
+    with pytest.raises(UserError, match=f"tell {len(labels)} labels apart, but 4 are named"):
+        convert(tmp_path / "named", tmp_path / "wrong")
+
+
+def test_the_kind_of_problem_is_kept(folder, tmp_path):
+    rename(folder, problem_type="multi_label_classification")
+    convert(folder, tmp_path / "out")
+    values = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert values["problem_type"] == "multi_label_classification"
+
+
+SMALL = {
+    "vocab_size": TOKENIZER.vocabulary.size,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+}
+TAGGERS = {
+    "classify": transformers.BertForSequenceClassification,
+    "tag": transformers.BertForTokenClassification,
+}
+
+
+# === What is compared ===
+
+
+def test_the_folder_is_compared_with_transformers_where_it_has_a_class(
+    folder, tmp_path, monkeypatch, said
+):
+    made = convert(folder, tmp_path / "out")
+    assert made.to_transformers < 1e-5
+    assert said[0] == "written and read again: largest difference 0.0e+00 on 4 sentences"
+    assert said[1].startswith("the folder in transformers' BertForSequenceClassification: largest")
+    module = sys.modules["clozeworks.api.convert"]
+    monkeypatch.setattr(module, "class_of", lambda config, heads: None)
+    assert convert(folder, tmp_path / "alone").to_transformers is None
+    assert any(line.startswith("compared with no other program") for line in said)
+
+
+def test_an_error_that_reading_and_writing_share_is_found(folder, tmp_path, monkeypatch):
+    """Two tensors that change places on the way in change back on the way out."""
+    modules = dict(Bert.modules)
+    names = ("encoder.layers.{}.attention_norm", "encoder.layers.{}.output_norm")
+    modules[names[0]], modules[names[1]] = modules[names[1]], modules[names[0]]
+    monkeypatch.setattr(Bert, "modules", modules)
+    with pytest.raises(UserError, match="says something else than the checkpoint"):
+        convert(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_epsilon_that_the_family_cannot_say_is_refused(tmp_path):
+    config = transformers.DistilBertConfig(
+        vocab_size=SMALL["vocab_size"], dim=16, n_layers=2, n_heads=2, hidden_dim=24
+    )
+    transformers.DistilBertModel(config).save_pretrained(tmp_path / "model")
+    TOKENIZER.save(tmp_path / "model")
+    with pytest.raises(UserError, match=r"--norm-eps 0\.001: .* distilbert is always 1e-12"):
+        convert(tmp_path / "model", tmp_path / "out", norm_eps=1e-3)
+    convert(tmp_path / "model", tmp_path / "out", norm_eps=1e-12)
+
+
+def test_the_command_names_both_folders(folder, tmp_path):
+    cli.main(["convert", str(folder), str(tmp_path / "out"), "--to", "huggingface"])
+    assert open_bundle(tmp_path / "out").card.labels == LABELS
 
 
 def test_a_folder_that_says_something_else_is_not_kept(folder, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from transformers import BertConfig, BertForPreTraining
 from clozeworks import api
 from clozeworks.core.bundle import open_bundle, read_json
 from clozeworks.core.errors import UserError
+from clozeworks.interop import tensorflow
 from clozeworks.interop.huggingface import heads_of
 from clozeworks.interop.sstable import masked_crc, read_table
 from clozeworks.interop.tensorflow import find_checkpoint, read_checkpoint, to_huggingface
@@ -73,6 +74,19 @@ def test_the_epsilon_can_be_set(checkpoint, tmp_path):
     recipe = api.ConvertRecipe(source=checkpoint, out=tmp_path / "out", norm_eps=1e-3)
     api.convert(recipe)
     assert read_json(tmp_path / "out" / "config.json")["layer_norm_eps"] == 1e-3
+
+
+def test_a_classifier_trained_with_googles_code_is_kept(checkpoint, tmp_path, monkeypatch):
+    tensors = read_checkpoint(find_checkpoint(checkpoint))
+    tensors = {name: t for name, t in tensors.items() if not name.startswith("cls/")}
+    head = {"output_weights": torch.randn(3, 4), "output_bias": torch.randn(3)}
+    monkeypatch.setattr(tensorflow, "read_checkpoint", lambda prefix: {**tensors, **head})
+    made = api.convert(api.ConvertRecipe(source=checkpoint, out=tmp_path / "out"))
+    assert (made.heads, made.difference) == (["classify"], 0.0)
+    written = read_tensors(tmp_path / "out" / "model.safetensors")
+    assert torch.equal(written["classifier.weight"], head["output_weights"])
+    labels = open_bundle(tmp_path / "out").card.labels
+    assert labels == ["LABEL_0", "LABEL_1", "LABEL_2"]
 
 
 @pytest.mark.parametrize(

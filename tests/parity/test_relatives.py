@@ -4,9 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
 from relatives import (
+    CLASSES,
     LIMIT,
     NAMES,
+    VOCABULARY,
+    build,
     classes,
     distance,
     opened,
@@ -15,12 +19,16 @@ from relatives import (
     their_model,
 )
 
-from clozeworks.core.bundle import Card
-from clozeworks.interop.huggingface import write_bundle
+from clozeworks.api import ConvertRecipe, convert
+from clozeworks.core.bundle import Card, open_bundle
+from clozeworks.interop.huggingface import open_with, write_bundle
 from clozeworks.interop.tensors import read_tensors
 from clozeworks.model import attention, encoder, rotary
+from clozeworks.model.families import FAMILIES
 from clozeworks.model.heads import Model, encoder_of
-from tiny import TOKENIZER, gap
+from clozeworks.model.names import to_theirs
+from clozeworks.text.tokenizer import Tokenizer
+from tiny import PIECES, TOKENIZER, gap
 
 CASES = [(name, heads) for name in NAMES for heads in classes(name)]
 CLEARLY = 10 * LIMIT
@@ -65,6 +73,44 @@ def test_there_and_back_is_bitwise(case, tmp_path):
     assert not again[1]["missing_keys"] and not again[1]["unexpected_keys"]
     for key, tensor in again[0].state_dict().items():
         assert torch.equal(tensor, theirs.state_dict()[key])
+
+
+@pytest.mark.parametrize("case", CASES, ids=named)
+def test_every_class_can_be_converted(case, tmp_path):
+    name, heads = case
+    theirs = their_model(name, heads)
+    labels = ["a", "b", "c"] if heads & {"classify", "tag"} else None
+    if labels:
+        theirs.config.id2label = dict(enumerate(labels))
+    theirs.save_pretrained(tmp_path / "theirs")
+    Tokenizer.of(PIECES[:VOCABULARY]).save(tmp_path / "theirs")
+    made = convert(ConvertRecipe(source=tmp_path / "theirs", out=tmp_path / "ours"))
+    assert (made.heads, made.difference) == (sorted(heads), 0.0)
+    assert made.to_transformers < LIMIT
+    before = read_tensors(tmp_path / "theirs" / "model.safetensors")
+    after = read_tensors(tmp_path / "ours" / "model.safetensors")
+    assert after.keys() <= before.keys()
+    assert all(torch.equal(after[key], before[key]) for key in after)
+    assert open_bundle(tmp_path / "ours").card.labels == labels
+
+
+@pytest.mark.parametrize("head", ["classify", "tag", "qa"])
+@pytest.mark.parametrize("name", NAMES)
+def test_another_class_starts_from_the_same_tensors_as_theirs(name, head, tmp_path):
+    """Of a folder with a head for masked tokens: ModernBERT's classes share its dense layer."""
+    their_model(name, frozenset({"mlm"})).save_pretrained(tmp_path)
+    family = FAMILIES.get(name)()
+    kind = getattr(transformers, family.architectures[frozenset({head})])
+    classes = 2 if head == "qa" else CLASSES
+    theirs, told = kind.from_pretrained(tmp_path, num_labels=classes, output_loading_info=True)
+    model = open_with(open_bundle(tmp_path), build({head})).model
+    table, layers = family.names(frozenset({head})), family.layers(model.config)
+    ours = to_theirs(dict(model.named_parameters()), table, layers)
+    state = theirs.state_dict()
+    both = ours.keys() & state.keys() - told["missing_keys"]
+    assert all(torch.equal(ours[key], state[key]) for key in both)
+    assert len(both) >= 4 * 12 or name == "albert"
+    assert name != "modernbert" or head == "qa" or "head.dense.weight" in both
 
 
 def with_config(model, changes):

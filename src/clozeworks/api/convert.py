@@ -1,10 +1,11 @@
 """Bring a checkpoint from elsewhere into a model folder, and show that it says the same there."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from clozeworks.core.bundle import Bundle, Card, Provenance, open_bundle, read_json
 from clozeworks.core.config import Settings
@@ -12,24 +13,28 @@ from clozeworks.core.errors import UserError
 from clozeworks.core.files import digest, existing, write_folder
 from clozeworks.core.log import say
 from clozeworks.core.run import versions
-from clozeworks.data.batches import Group, pack
+from clozeworks.data.batches import Batch, Group, pack
 from clozeworks.interop import tensorflow
+from clozeworks.interop.foreign import (
+    heads_there,
+    take,
+    take_bundle,
+    tell_rest,
+    with_heads,
+    with_labels,
+)
 from clozeworks.interop.hub import local
 from clozeworks.interop.huggingface import (
+    PRETRAINING,
     check_match,
-    filled,
-    heads_of,
     labels_of,
-    module_of,
     open_with,
-    under_our_names,
     write_bundle,
 )
+from clozeworks.interop.reference import class_of, their_answers
 from clozeworks.interop.vectors import is_vectors, read_vectors, recurrent_model
-from clozeworks.model.config import EncoderConfig
-from clozeworks.model.families import FAMILIES, Family
-from clozeworks.model.heads import AnyEncoder, Model, Pooler, head_of, needs_pooler
-from clozeworks.model.names import State, their_names
+from clozeworks.model.families import FAMILIES
+from clozeworks.model.heads import Model
 from clozeworks.text.load import load_tokenizer
 from clozeworks.text.tokenizer import Tokenizer
 
@@ -42,6 +47,8 @@ SAMPLE = (
 """Text on which the written model must say what the model read said."""
 MOST = 1e-5
 """Largest difference that is still rounding; where nothing is wrong it is 0."""
+MOST_TO_THEIRS = 1e-3
+"""As much for another program, as a share of the largest answer: it adds up in another order."""
 
 
 class ConvertRecipe(Settings):
@@ -52,10 +59,13 @@ class ConvertRecipe(Settings):
     file of word vectors (GloVe, Word2Vec)."""
     out: Path
     """Folder for the model."""
+    to: Literal["huggingface"] = "huggingface"
+    """The form of the folder."""
     norm_eps: float | None = None
     """Epsilon of every LayerNorm, where the config does not say what the model was trained with."""
-    leave_out: list[str] = []
-    """Tensors that may be missing, or there though such models have none."""
+    allow_missing: list[str] = []
+    """Tensors, as the checkpoint calls them, that may be missing and then start fresh; or that may
+    be there though such models have none, and are left out."""
     generator: bool = False
     """Of an ELECTRA checkpoint, take the generator instead of the discriminator."""
     size: str = "mini"
@@ -72,6 +82,9 @@ class Converted(Settings):
     heads: list[str]
     difference: float
     """Largest difference between the answers of the model read and of the folder written."""
+    to_transformers: float | None
+    """Largest difference from what the transformers library answers, as a share of its largest
+    answer; None where it is not installed or has no such class."""
 
 
 def convert(recipe: ConvertRecipe) -> Converted:
@@ -80,34 +93,79 @@ def convert(recipe: ConvertRecipe) -> Converted:
     Raises UserError naming a file or tensor that is missing, damaged, or of another kind of model.
     """
     if recipe.out.exists():
-        raise UserError(f"{recipe.out} already exists; choose another --out, or remove it")
-    model, tokenizer, card = _read(recipe)
+        raise UserError(f"{recipe.out} already exists; choose another folder, or remove it")
+    model, tokenizer, card, more = _read(recipe)
+    config, heads = model.config, frozenset(model.heads)
+    if recipe.norm_eps not in (None, config.norm_eps):
+        raise UserError(
+            f"--norm-eps {recipe.norm_eps}: the epsilon of a {config.family} is always "
+            f"{config.norm_eps}; leave it out"
+        )
     model.eval()
     with write_folder(recipe.out) as aside:
-        difference = _difference(model, write_bundle(aside, model, tokenizer, card))
-        if difference > MOST:
-            raise UserError(
-                f"{recipe.source}: the folder written says something else than the checkpoint "
-                f"(largest difference {difference:.1e}), so it was not kept; please report this"
-            )
-    family = FAMILIES.get(model.config.family)()
-    say(f"parity on {len(SAMPLE)} sentences: largest difference {difference:.1e}")
+        write_bundle(aside, model, tokenizer, card, more)
+        difference = _difference(model, aside)
+        _refuse_other(recipe.source, difference, MOST)
+        beside = _beside_transformers(model, aside, recipe.source)
+    family = FAMILIES.get(config.family)()
     if not family.architectures:
         say(f"no Hugging Face class holds a {family.model_type} model: the folder opens here alone")
-    heads = sorted(model.heads)
-    say(f"{family.model_type}, heads: {', '.join(heads) or 'none'} → {recipe.out}")
-    return Converted(out=recipe.out, family=model.config.family, heads=heads, difference=difference)
+    say(f"{family.model_type}, heads: {', '.join(sorted(heads)) or 'none'} → {recipe.out}")
+    return Converted(
+        out=recipe.out,
+        family=config.family,
+        heads=sorted(heads),
+        difference=difference,
+        to_transformers=beside,
+    )
+
+
+def _refuse_other(source: Path, difference: float, most: float) -> None:
+    """Raise UserError if the difference is more than rounding; NaN is."""
+    if not difference <= most:
+        raise UserError(
+            f"{source}: the folder written says something else than the checkpoint "
+            f"(largest difference {difference:.1e}), so it was not kept; please report this"
+        )
 
 
 def _difference(model: Model, folder: Path) -> float:
     """How far a folder that was written is from the model it was written from, on the sample."""
-    bundle, tokenizer = open_bundle(folder), load_tokenizer(folder)
+    bundle, batch = open_bundle(folder), _sample(model, load_tokenizer(folder))
     again = open_with(bundle, lambda encoder: with_heads(encoder, model.heads, labels_of(bundle)))
-    return _gap(_answers(model, tokenizer), _answers(again.model.eval(), tokenizer))
+    one, other = _answers(model, batch), _answers(again.model.eval(), batch)
+    difference = max(float((one[name] - other[name]).abs().max()) for name in one)
+    say(f"written and read again: largest difference {difference:.1e} on {len(SAMPLE)} sentences")
+    return difference
 
 
-def _read(recipe: ConvertRecipe) -> tuple[Model, Tokenizer, Card]:
-    """The model the source holds, its tokenizer, and what is known of it."""
+def _beside_transformers(model: Model, folder: Path, source: Path) -> float | None:
+    """How far the model is from what transformers makes of the folder; None where it cannot say.
+
+    An error of ours that reading and writing have in common shows only here.
+    """
+    config, heads = model.config, frozenset(model.heads)
+    kind = class_of(config, heads)
+    if kind is None:
+        say("compared with no other program: transformers is not installed, or has no such class")
+        return None
+    batch = _sample(model, load_tokenizer(folder))
+    ours, theirs = _answers(model, batch), their_answers(kind, folder, config, heads, batch)
+    difference = max(
+        float((ours[name] - theirs[name]).abs().max() / theirs[name].abs().max().clamp_min(1e-9))
+        for name in theirs
+    )
+    say(f"the folder in transformers' {kind.__name__}: largest difference {difference:.1e}")
+    _refuse_other(source, difference, MOST_TO_THEIRS)
+    return difference
+
+
+Read = tuple[Model, Tokenizer, Card, Mapping[str, Any]]
+"""A model, its tokenizer, what is known of it, and further keys of its config.json."""
+
+
+def _read(recipe: ConvertRecipe) -> Read:
+    """What the source holds."""
     source = existing(local(recipe.source), "checkpoint")
     if is_vectors(source):
         return _of_vectors(source, recipe)
@@ -118,21 +176,14 @@ def _read(recipe: ConvertRecipe) -> tuple[Model, Tokenizer, Card]:
     if bundle.generator is not None:
         say(f"the generator beside the model is left out; for it, convert {bundle.generator.path}")
     tokenizer = load_tokenizer(bundle.path)
-    heads, labels = heads_of(bundle), labels_of(bundle)
-    without = frozenset(recipe.leave_out)
-    opened = open_with(
-        _changed(bundle, recipe), lambda e: with_heads(e, heads, labels), 0, frozenset(), without
-    )
-    _refuse_lacking(opened.fresh, without, source)
-    check_match(tokenizer, opened.model.config.vocab_size, str(source), bundle.card.tokenizer)
-    return opened.model, tokenizer, bundle.card
-
-
-def _refuse_lacking(fresh: list[str], without: frozenset[str], source: Path) -> None:
-    """Raise UserError if a module had no weights though none of its tensors may be missing."""
-    allowed = set(map(module_of, without))
-    if lacking := [module for module in fresh if module not in allowed]:
-        raise UserError(f"{source}: the weights lack {', '.join(lacking)}; copy it again")
+    taken = take_bundle(_changed(bundle, recipe), recipe.allow_missing)
+    tell_rest(taken)
+    size = taken.model.config.vocab_size
+    check_match(tokenizer, size, str(source), bundle.card.tokenizer)
+    card = with_labels(bundle.card, taken.labels, str(bundle.path / "config.json"))
+    kind = bundle.config.get("problem_type")
+    more = {"problem_type": kind} if kind and "classify" in taken.model.heads else {}
+    return taken.model, tokenizer, card, more
 
 
 def _changed(bundle: Bundle, recipe: ConvertRecipe) -> Bundle:
@@ -148,7 +199,7 @@ def _epsilon(recipe: ConvertRecipe) -> dict[str, Any]:
     return {} if eps is None else {"layer_norm_eps": eps, "norm_eps": eps}
 
 
-def _of_tensorflow(prefix: Path, recipe: ConvertRecipe) -> tuple[Model, Tokenizer, Card]:
+def _of_tensorflow(prefix: Path, recipe: ConvertRecipe) -> Read:
     tensors = tensorflow.read_checkpoint(prefix)
     values = {**read_json(tensorflow.config_beside(prefix)), **_epsilon(recipe)}
     name = tensorflow.family_in(tensors, values)
@@ -158,20 +209,20 @@ def _of_tensorflow(prefix: Path, recipe: ConvertRecipe) -> tuple[Model, Tokenize
         values["hidden_act"] = "gelu_new"
     theirs = tensorflow.to_huggingface(tensorflow.one_of_two(tensors, recipe.generator), family)
     config = family.config(values)
-    heads = _heads_in(theirs, family, config)
-    without = frozenset(recipe.leave_out)
-    ours = under_our_names(theirs, config, heads, without)
-    opened = filled(config, ours, lambda e: with_heads(e, heads, []), 0, without)
-    _refuse_lacking(opened.fresh, without, prefix)
+    google = [h for h in family.architectures if h <= PRETRAINING or h == {"classify"}]
+    heads = heads_there(theirs, config, frozenset(), google)
+    taken = take(theirs, config, heads, None, recipe.allow_missing)
+    tell_rest(taken)
     tokenizer = load_tokenizer(prefix.parent)
     check_match(tokenizer, config.vocab_size, str(prefix.parent))
-    return opened.model, tokenizer, _card(tokenizer, [Path(f"{prefix}.index")])
+    card = _card(tokenizer, [Path(f"{prefix}.index")])
+    return taken.model, tokenizer, with_labels(card, taken.labels, str(prefix)), {}
 
 
-def _of_vectors(source: Path, recipe: ConvertRecipe) -> tuple[Model, Tokenizer, Card]:
+def _of_vectors(source: Path, recipe: ConvertRecipe) -> Read:
     words, matrix = read_vectors(source, recipe.limit)
     model, tokenizer = recurrent_model(words, matrix, recipe.size)
-    return model, tokenizer, _card(tokenizer, [source])
+    return model, tokenizer, _card(tokenizer, [source]), {}
 
 
 def _card(tokenizer: Tokenizer, files: Iterable[Path]) -> Card:
@@ -180,38 +231,19 @@ def _card(tokenizer: Tokenizer, files: Iterable[Path]) -> Card:
     return Card(fold=tokenizer.fold, tokenizer=tokenizer.hash, provenance=provenance)
 
 
-def _heads_in(theirs: State, family: Family, config: EncoderConfig) -> frozenset[str]:
-    """The largest class of the family all of whose heads' tensors are there."""
-    layers = family.layers(config)
-
-    def whole(heads: frozenset[str]) -> bool:
-        names = their_names(family.names(heads), layers)
-        return all(
-            theirs_ in theirs for theirs_, ours in names.items() if ours.startswith("heads.")
-        )
-
-    pretrained = [h for h in family.architectures if not h & {"classify", "tag", "choice", "qa"}]
-    return max((heads for heads in pretrained if whole(heads)), key=len)
-
-
-def with_heads(encoder: AnyEncoder, heads: Iterable[str], labels: list[str]) -> Model:
-    """An encoder with fresh heads of these names, and a pooler where its class holds one."""
-    names, config = list(heads), encoder.config
-    bare = not names and "pooler.dense" in FAMILIES.get(config.family)().modules
-    pooler = Pooler(config) if bare or needs_pooler(config, names) else None
-    modules = {name: head_of(name, encoder, len(labels) or 2) for name in names}
-    return Model(encoder, pooler, modules)
-
-
-def _answers(model: Model, tokenizer: Tokenizer) -> list[torch.Tensor]:
-    """What a model says of the sample: token vectors, then each head's answer."""
+def _sample(model: Model, tokenizer: Tokenizer) -> Batch:
+    """The sentences to compare on, as the model takes them."""
     limit = min(64, model.config.max_positions)
     sequences = tokenizer.encode_batch(list(SAMPLE), max_length=limit)
-    batch = pack([Group(i, [sequence]) for i, sequence in enumerate(sequences)])
+    return pack([Group(i, [sequence]) for i, sequence in enumerate(sequences)])
+
+
+def _answers(model: Model, batch: Batch) -> dict[str, Tensor]:
+    """What a model says of a batch: its vectors of tokens (and its pooled ones), each head's answer
+    by the head's name."""
     with torch.inference_mode():
         x = model.encoder.encode(model.encoder.embed(batch), batch).x
-        return [x, *model.answers(x, batch).values()]
-
-
-def _gap(one: list[torch.Tensor], other: list[torch.Tensor]) -> float:
-    return max(float((a - b).abs().max()) for a, b in zip(one, other, strict=True))
+        found = {"x": x, **model.answers(x, batch)}
+        if model.pooler is not None and not model.config.pooled_tokens:
+            found["pooled"] = model.pooled(x[model.pooled_rows(batch)], batch)
+        return found

@@ -7,7 +7,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from clozeworks.api.convert import with_heads
 from clozeworks.core.bundle import Bundle, Card, Provenance, open_bundle
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
@@ -15,14 +14,9 @@ from clozeworks.core.files import digest
 from clozeworks.core.log import say
 from clozeworks.core.run import versions
 from clozeworks.data.documents import Documents
+from clozeworks.interop.foreign import take_bundle, tell_rest, with_labels
 from clozeworks.interop.hub import local
-from clozeworks.interop.huggingface import (
-    check_match,
-    heads_of,
-    labels_of,
-    open_with,
-    write_bundle,
-)
+from clozeworks.interop.huggingface import check_match, config_of, write_bundle
 from clozeworks.model.config import EncoderConfig
 from clozeworks.model.heads import Model, encoder_of
 from clozeworks.text.alphabet import is_chinese
@@ -96,15 +90,15 @@ def extend(recipe: ExtendRecipe) -> Extended:
             "merges or scores; only WordPiece vocabularies can be extended: pretrain it on your "
             "text as it is, or choose a BERT model"
         )
-    old = _opened(bundle, tokenizer)
+    old, card = _opened(bundle, tokenizer)
     places = _places(recipe, old.config)
     pieces, words = _pieces(recipe, tokenizer) if for_pieces else ([], None)
     more = tokenizer.with_pieces(pieces) if pieces else tokenizer
     model = _widened(old, tokenizer, more, places)
     if bundle.generator is not None:
-        inner = _opened(bundle.generator, tokenizer)
+        inner, _ = _opened(bundle.generator, tokenizer)
         model.generator = _widened(inner, tokenizer, more, places)
-    write_bundle(recipe.out, model, more, _card(recipe, bundle, more))
+    write_bundle(recipe.out, model, more, _card(recipe, card, more))
     before, after = _say_tokens(words, tokenizer, more) if words else (None, None)
     if pieces:
         _say_pieces(pieces, tokenizer)
@@ -146,14 +140,12 @@ def _pieces(recipe: ExtendRecipe, tokenizer: Tokenizer) -> tuple[list[str], Word
     return find_pieces(lines, tokenizer, recipe.pieces, recipe.least)
 
 
-def _opened(bundle: Bundle, tokenizer: Tokenizer) -> Model:
-    """The folder's model with all its heads."""
-    heads, labels = heads_of(bundle), labels_of(bundle)
-    opened = open_with(bundle, lambda encoder: with_heads(encoder, heads, labels))
-    if opened.fresh:
-        raise UserError(f"{bundle.path}: the weights lack {', '.join(opened.fresh)}; copy it again")
-    check_match(tokenizer, opened.model.config.vocab_size, str(bundle.path), bundle.card.tokenizer)
-    return opened.model
+def _opened(bundle: Bundle, tokenizer: Tokenizer) -> tuple[Model, Card]:
+    """The folder's model with all its heads, and its card with their labels."""
+    check_match(tokenizer, config_of(bundle).vocab_size, str(bundle.path), bundle.card.tokenizer)
+    taken = take_bundle(bundle)
+    tell_rest(taken)
+    return taken.model, with_labels(bundle.card, taken.labels, str(bundle.path))
 
 
 def _places(recipe: ExtendRecipe, config: EncoderConfig) -> int:
@@ -209,7 +201,7 @@ def _repeated(old: Tensor, config: EncoderConfig) -> Tensor:
     return torch.cat([before, known[torch.arange(config.max_positions) % len(known)]])
 
 
-def _card(recipe: ExtendRecipe, bundle: Bundle, more: Tokenizer) -> Card:
+def _card(recipe: ExtendRecipe, card: Card, more: Tokenizer) -> Card:
     files = [*recipe.files, *([recipe.from_file] if recipe.from_file else [])]
     provenance = Provenance(
         parent=str(recipe.model),
@@ -217,7 +209,7 @@ def _card(recipe: ExtendRecipe, bundle: Bundle, more: Tokenizer) -> Card:
         recipe=recipe.model_dump(mode="json", exclude_none=True),
         versions=versions(),
     )
-    return bundle.card.model_copy(
+    return card.model_copy(
         update={"fold": more.fold, "tokenizer": more.hash, "provenance": provenance}
     )
 

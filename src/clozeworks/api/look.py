@@ -96,7 +96,7 @@ def info(recipe: InfoRecipe) -> dict[str, str]:
         return _of_tokenizer(path)
     hint = ""
     if find_checkpoint(path) is not None:
-        hint = f"; it is a TensorFlow checkpoint: clozeworks convert {path} --out DIR"
+        hint = f"; it is a TensorFlow checkpoint: clozeworks convert {path} DIR"
     elif inner := sorted(p.parent.name for p in path.glob("*/run.json")):
         hint = f"; did you mean {path / inner[0]}?"
     raise UserError(

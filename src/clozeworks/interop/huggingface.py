@@ -19,7 +19,7 @@ from clozeworks.model.config import EncoderConfig
 from clozeworks.model.encoder import initialise
 from clozeworks.model.families import FAMILIES, Family, family_named
 from clozeworks.model.heads import AnyEncoder, Model, encoder_of
-from clozeworks.model.names import State, their_names, to_ours, to_theirs
+from clozeworks.model.names import State, sources_of, their_names, to_ours, to_theirs
 from clozeworks.tasks.base import Task
 from clozeworks.text.tokenizer import Tokenizer
 
@@ -34,13 +34,13 @@ class Opened(NamedTuple):
 
 def family_of(bundle: Bundle) -> Family:
     """The family `config.json` names."""
-    with _named(bundle):
+    with named(bundle):
         return family_named(str(bundle.config.get("model_type") or "bert"))
 
 
 def config_of(bundle: Bundle) -> EncoderConfig:
     """The encoder `config.json` describes."""
-    with _named(bundle):
+    with named(bundle):
         return family_of(bundle).config(bundle.config)
 
 
@@ -62,7 +62,7 @@ def labels_of(bundle: Bundle) -> list[str]:
     if bundle.card.labels is not None:
         return bundle.card.labels
     id2label = bundle.config.get("id2label")
-    if id2label is None and heads_of(bundle) == {"classify"}:
+    if id2label is None and heads_of(bundle) in ({"classify"}, {"tag"}):
         return ["LABEL_0", "LABEL_1"]  # Hugging Face writes nothing where this is so
     id2label = id2label or {}
     if not isinstance(id2label, dict) or not all(str(key).isdecimal() for key in id2label):
@@ -97,21 +97,24 @@ def open_with(
     build: Callable[[AnyEncoder], Model],
     seed: int = 0,
     anew: frozenset[str] = frozenset(),
-    without: frozenset[str] = frozenset(),
     more: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Opened:
     """As `open_model`, for a model that `build` makes; the heads named in `anew` start fresh.
 
-    Tensors named in `without` may be missing, or there though no such model has them; those in
-    `more`, by our names, come from elsewhere.
+    Tensors in `more`, by our names, come from elsewhere.
     """
     config, family = config_of(bundle), family_of(bundle)
-    theirs = _prefixed(_read(bundle), family)
-    with _named(bundle):
-        ours = under_our_names(theirs, config, _heads_there(bundle, family), without)
+    theirs = tensors_of(bundle)
+    with named(bundle):
+        ours = under_our_names(theirs, config, _heads_there(bundle, family))
         own = tuple(f"heads.{name}." for name in anew)
         kept = {name: tensor for name, tensor in ours.items() if not name.startswith(own)}
-        return filled(config, {**kept, **more}, build, seed, without)
+        return filled(config, {**kept, **more}, build, seed, theirs)
+
+
+def tensors_of(bundle: Bundle) -> State:
+    """Every tensor of the folder by Hugging Face's name in a model with heads."""
+    return _prefixed(_read(bundle), family_of(bundle))
 
 
 def _generators(bundle: Bundle) -> State:
@@ -119,30 +122,31 @@ def _generators(bundle: Bundle) -> State:
     inner = bundle.generator
     if inner is None:
         return {}
-    config, family = config_of(inner), family_of(inner)
-    theirs = _prefixed(_read(inner), family)
-    ours = under_our_names(theirs, config, heads_of(inner), frozenset())
+    ours = under_our_names(tensors_of(inner), config_of(inner), heads_of(inner))
     return {f"{GENERATOR}.{name}": tensor for name, tensor in ours.items()}
 
 
-def under_our_names(
-    theirs: State, config: EncoderConfig, heads: frozenset[str], without: frozenset[str]
-) -> State:
-    """Tensors by our names, `heads` among them; raises UserError if there are others.
+def under_our_names(theirs: State, config: EncoderConfig, heads: frozenset[str]) -> State:
+    """Tensors by our names, `heads` among them; raises UserError if there are unknown ones.
 
-    Those named in `without`, and heads of the family's other classes, are passed over.
+    Heads of the family's other classes are passed over.
     """
     family = FAMILIES.get(config.family)()
-    layers = family.layers(config)
-    classes = [*family.architectures, frozenset[str](), heads]
-    known = {name for some in classes for name in their_names(family.names(some), layers)}
-    if unknown := sorted(theirs.keys() - known - without):
+    if unknown := sorted(theirs.keys() - known_names(config, heads)):
         raise UserError(
             f"the weights hold what {config.num_layers} layers of a {config.family} do not: "
             f"{_some(unknown)}; correct config.json, or leave them out: "
-            "clozeworks convert … --leave-out NAME"
+            "clozeworks convert … --allow-missing NAME"
         )
-    return to_ours(theirs, family.names(heads), layers)
+    return to_ours(theirs, family.names(heads), family.layers(config))
+
+
+def known_names(config: EncoderConfig, heads: frozenset[str]) -> set[str]:
+    """Their names of every tensor that a class of the family has, or one with these heads."""
+    family = FAMILIES.get(config.family)()
+    classes = [*family.architectures, frozenset[str](), heads]
+    layers = family.layers(config)
+    return {name for some in classes for name in their_names(family.names(some), layers)}
 
 
 def filled(
@@ -150,17 +154,22 @@ def filled(
     ours: State,
     build: Callable[[AnyEncoder], Model],
     seed: int = 0,
-    without: frozenset[str] = frozenset(),
+    theirs: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Opened:
     """The model `build` makes of the config's encoder, with the tensors in it.
 
-    Raises UserError if the encoder lacks one not named in `without`, or has it in another shape.
+    A pooler that `ours` lacks is taken from `theirs`, where what the model's own class calls so is
+    there: ModernBERT's classes share one name for it and for the dense layer of masked tokens.
+    Raises UserError if the encoder lacks a tensor, or has it in another shape.
     """
     with torch.device("meta"):  # a config.json gone wrong may ask for more memory than there is
-        _check_encoder(encoder_of(config), ours, without)
+        check_whole(encoder_of(config), "encoder", ours, config)
     model = build(encoder_of(config))
     initialise(model, config.init_std, seed)
-    return Opened(model, _fill(model, ours))
+    family = FAMILIES.get(config.family)()
+    table = family.names(frozenset(model.heads))
+    pooler = {name: theirs_ for name, theirs_ in table.items() if name.startswith("pooler.")}
+    return Opened(model, _fill(model, {**to_ours(theirs, pooler, ()), **ours}))
 
 
 PRETRAINING = frozenset({"mlm", "nsp", "sop", "rtd"})
@@ -184,16 +193,24 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + more
 
 
-def _check_encoder(encoder: nn.Module, ours: State, without: frozenset[str]) -> None:
-    """Raise UserError naming the tensors of the encoder that are not there, or not so."""
-    wanted = dict(encoder.named_parameters(prefix="encoder"))
-    if missing := [name for name in wanted if name not in ours and name not in without]:
+def check_whole(
+    module: nn.Module,
+    prefix: str,
+    ours: State,
+    config: EncoderConfig,
+    heads: frozenset[str] = frozenset(),
+) -> None:
+    """Raise UserError naming the tensors of the module that are not there, or not so."""
+    family = FAMILIES.get(config.family)()
+    sources = sources_of(family.names(heads), family.layers(config))
+    wanted = dict(module.named_parameters(prefix=prefix))
+    if missing := [source for name in wanted if name not in ours for source in sources[name]]:
         raise UserError(f"the weights lack {_some(missing)}; copy the model again")
-    for name in wanted:
-        if name in ours and ours[name].shape != wanted[name].shape:
+    for name, parameter in wanted.items():
+        if ours[name].shape != parameter.shape:
             raise UserError(
-                f"the weights and config.json do not agree: {name} should be "
-                f"{list(wanted[name].shape)}, {list(ours[name].shape)} there"
+                f"the weights and config.json do not agree: {' + '.join(sources[name])} should be "
+                f"{list(parameter.shape)}, {list(ours[name].shape)} there"
             )
 
 
@@ -221,7 +238,7 @@ def module_of(name: str) -> str:
 
 
 @contextmanager
-def _named(bundle: Bundle) -> Iterator[None]:
+def named(bundle: Bundle) -> Iterator[None]:
     """Say which folder an error is about."""
     try:
         yield
@@ -251,18 +268,24 @@ def _prefixed(state: State, family: Family) -> State:
     return out
 
 
-def write_bundle(folder: str | Path, model: Model, tokenizer: Tokenizer, card: Card) -> Path:
+def write_bundle(
+    folder: str | Path,
+    model: Model,
+    tokenizer: Tokenizer,
+    card: Card,
+    more: Mapping[str, Any] = MappingProxyType({}),
+) -> Path:
     """Write a model folder that `transformers` opens, heads included, with our card beside it.
 
-    Weights are fp32 safetensors under the family's names. Written whole or not at all; an existing
-    folder is replaced. A generator is written as a folder of its own inside. Raises UserError if
-    the family has no class with the model's heads.
+    Weights are fp32 safetensors under the family's names; `more` are further keys of config.json.
+    Written whole or not at all; an existing folder is replaced. A generator is written as a folder
+    of its own inside. Raises UserError if the family has no class with the model's heads.
     """
     folder = Path(folder)
     described = FAMILIES.get(model.config.family)()
     check_class(described, frozenset(model.heads))
     with write_folder(folder, replace=True) as aside:
-        config = _config(model, described, card)
+        config = {**_config(model, described, card), **more}
         (aside / "config.json").write_text(_json(config), "utf-8")
         (aside / CARD).write_text(_json(as_json(card)), "utf-8")
         tokenizer.save(aside)
@@ -309,9 +332,10 @@ def _config(model: Model, family: Family, card: Card) -> dict[str, Any]:
     if card.labels is not None:
         values["id2label"] = {str(i): label for i, label in enumerate(card.labels)}
         values["label2id"] = {label: i for i, label in enumerate(card.labels)}
-        values["problem_type"] = "single_label_classification"
-    if "classify" in model.heads:
-        values["classifier_dropout"] = card.settings.get("dropout")
+        single = len(card.labels) == 1
+        values["problem_type"] = "regression" if single else "single_label_classification"
+    if "classify" in model.heads and card.settings.get("dropout") is not None:
+        values["classifier_dropout"] = card.settings["dropout"]
     return values
 
 

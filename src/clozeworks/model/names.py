@@ -38,7 +38,7 @@ def to_ours(theirs: Mapping[str, Tensor], table: Table, layers: Items[str]) -> S
     `layers` are their names of the layers, in our order.
     """
     ours: State = {}
-    for name, sources in _each(table, layers):
+    for name, sources in sources_of(table, layers).items():
         found = [theirs[source] for source in sources if source in theirs]
         if len(found) == len(sources):
             ours[name] = found[0] if len(found) == 1 else torch.cat(found)
@@ -51,7 +51,7 @@ def to_ours(theirs: Mapping[str, Tensor], table: Table, layers: Items[str]) -> S
 
 def to_theirs(ours: Mapping[str, Tensor], table: Table, layers: Items[str]) -> State:
     """Tensors under their names; every one of `ours` must stand in the table."""
-    known = dict(_each(table, layers))
+    known = sources_of(table, layers)
     theirs: State = {}
     for name, tensor in ours.items():
         targets = known[name]
@@ -62,16 +62,18 @@ def to_theirs(ours: Mapping[str, Tensor], table: Table, layers: Items[str]) -> S
 
 def their_names(table: Table, layers: Items[str]) -> dict[str, str]:
     """Each of their names with ours, layers spelt out."""
-    return {source: name for name, sources in _each(table, layers) for source in sources}
+    pairs = sources_of(table, layers).items()
+    return {source: name for name, sources in pairs for source in sources}
 
 
-def _each(table: Table, layers: Items[str]) -> list[tuple[str, tuple[str, ...]]]:
-    found = []
+def sources_of(table: Table, layers: Items[str]) -> dict[str, tuple[str, ...]]:
+    """Each of our names with theirs, which joined are its tensor; layers spelt out."""
+    found: dict[str, tuple[str, ...]] = {}
     for ours, theirs in table.items():
         sources = (theirs,) if isinstance(theirs, str) else theirs
         if "{}" not in ours:
-            found.append((ours, tuple(sources)))
+            found[ours] = tuple(sources)
             continue
         for number, layer in enumerate(layers):
-            found.append((ours.format(number), tuple(s.format(layer) for s in sources)))
+            found[ours.format(number)] = tuple(source.format(layer) for source in sources)
     return found
