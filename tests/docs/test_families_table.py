@@ -50,10 +50,9 @@ def folder_of(name, heads, folder):
     place = folder / f"{name}-{'+'.join(sorted(heads))}"
     if not place.exists():
         config = sized(name, "mini", len(TOKENIZER.pieces), **SMALL)
+        model = with_heads(encoder_of(config), heads, ["a", "b"])
         try:
-            write_bundle(
-                place, with_heads(encoder_of(config), heads, ["a", "b"]), TOKENIZER, Card()
-            )
+            write_bundle(place, model, TOKENIZER, Card(task="+".join(sorted(heads)) or None))
         except UserError:
             return None
     return place
