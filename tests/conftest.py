@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from clozeworks import cli
 from clozeworks.core.log import silence
 
 ROOT = Path(__file__).parents[1]
@@ -15,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 settings.register_profile("clozeworks", deadline=None, derandomize=True)
 settings.load_profile("clozeworks")
 torch.set_num_threads(1)
+os.environ.setdefault(cli.TRACEBACK, "1")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -19,6 +19,8 @@ from clozeworks.core.log import follows, say
 
 TRAINING = ("pretrain", "finetune")
 """Verbs that several processes share."""
+TRACEBACK = "CLOZEWORKS_TRACEBACK"
+"""Environment variable that lets the whole traceback of a defect be seen."""
 STOPPED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
@@ -55,7 +57,7 @@ VERBS = {
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run one verb; leaves with code 0, 2 after a user's error, 130 after Ctrl-C."""
+    """Run one verb; leaves with code 0, 2 after a user's error, 1 after ours, 130 after Ctrl-C."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
         _run(sys.argv[1:] if argv is None else argv)
@@ -69,6 +71,21 @@ def main(argv: list[str] | None = None) -> None:
     except KeyboardInterrupt as stop:
         say(str(stop) or "stopped")
         sys.exit(STOPPED)
+    except Exception as error:
+        if os.environ.get(TRACEBACK) or follows():  # of several processes, only the first speaks
+            raise
+        say(_defect(error))
+        sys.exit(1)
+
+
+def _defect(error: Exception) -> str:
+    """One line on an exception that nobody foresaw."""
+    about = " ".join(str(error).split())[:300]
+    return (
+        f"error: a defect of the program, not of what it was given: {type(error).__name__}"
+        f"{': ' if about else ''}{about}; run it again with {TRACEBACK}=1 to see where, and "
+        "report that"
+    )
 
 
 def _run(argv: list[str]) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import clozeworks
 from clozeworks import cli
 from clozeworks.core.bundle import CARD, Card, open_bundle
 from clozeworks.core.errors import UserError
@@ -197,6 +198,24 @@ def test_lists_in_a_table_are_json(tmp_path):
         (row,) = csv.DictReader(stream)
     fillings = json.loads(row["prediction_fillings"])
     assert {"token", "probability"} <= fillings[0][0].keys()
+
+
+def test_a_defect_is_one_line_and_its_traceback_can_be_had(tmp_path, monkeypatch):
+    def broken(recipe):
+        raise RuntimeError("size of tensor a (3)\n  must match (2)")
+
+    said = []
+    monkeypatch.setattr(cli, "say", said.append)
+    monkeypatch.setattr(clozeworks, "info", broken, raising=False)
+    with pytest.raises(RuntimeError):
+        cli.main(["info", str(tmp_path)])
+    monkeypatch.delenv(cli.TRACEBACK)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["info", str(tmp_path)])
+    assert stop.value.code == 1
+    (line,) = said
+    assert "RuntimeError: size of tensor a (3) must match (2)" in line
+    assert "defect of the program" in line and f"{cli.TRACEBACK}=1" in line and "\n" not in line
 
 
 def test_a_task_under_the_wrong_verb(tmp_path, capsys, monkeypatch):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from itertools import count, islice
 from pathlib import Path
 
@@ -73,6 +74,7 @@ def make_models(folder):
     )
     made.bundle.rename(root / "bert")
     (root / "bert" / "clozeworks.json").unlink()  # as a folder from elsewhere
+    shutil.copytree(root / "bert", root / "bert-base-chinese")
     api.pretrain(
         api.PretrainRecipe(
             data=root / "shards", out=root / "runs/pretrained", size="tiny", train=short

@@ -6,7 +6,6 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import transformers
@@ -18,9 +17,7 @@ from clozeworks.core.errors import UserError
 from clozeworks.interop.hub import local
 from clozeworks.interop.huggingface import labels_of, open_model, write_bundle
 from clozeworks.interop.tensors import read_tensors
-from clozeworks.interop.vectors import read_vectors
 from clozeworks.model.families.bert import Bert
-from clozeworks.text.load import load_tokenizer
 from tiny import LABELS, TOKENIZER, make_model, make_task
 
 
@@ -384,53 +381,3 @@ def test_what_would_run_code_or_change_the_mathematics_is_refused(folder, change
     with pytest.raises(UserError, match=message) as refusal:
         open_model(open_bundle(folder), make_task("classify"))
     assert str(refusal.value).startswith(str(folder))
-
-
-# === Word vectors ===
-
-WORDS = ["late", "parcel", "lamp", "快", "递"]
-
-
-def vectors(path, header=False, binary=False):
-    random = np.random.default_rng(0)
-    matrix = random.normal(size=(len(WORDS), 6)).astype(np.float32)
-    first = f"{len(WORDS)} 6\n".encode()
-    if binary:
-        rows = [
-            f"{word} ".encode() + row.tobytes() + b"\n"
-            for word, row in zip(WORDS, matrix, strict=True)
-        ]
-    else:
-        rows = [
-            f"{w} {' '.join(repr(float(x)) for x in row)}\n".encode()
-            for w, row in zip(WORDS, matrix, strict=True)
-        ]
-    path.write_bytes((first if header or binary else b"") + b"".join(rows))
-    return matrix
-
-
-@pytest.mark.parametrize(
-    ("name", "form"),
-    [("glove.txt", {}), ("w2v.vec", {"header": True}), ("w2v.bin", {"binary": True})],
-)
-def test_word_vectors_become_a_bilstm(tmp_path, name, form):
-    matrix = vectors(tmp_path / name, **form)
-    words, read = read_vectors(tmp_path / name)
-    assert words == WORDS and np.array_equal(read, matrix)
-    made = convert(tmp_path / name, tmp_path / "out")
-    assert (made.family, made.heads, made.difference) == ("lstm", [], 0.0)
-    tokenizer = load_tokenizer(tmp_path / "out")
-    task = make_task("classify")
-    model, fresh = open_model(open_bundle(tmp_path / "out"), task)
-    assert fresh == ["heads.classify", "pooler"]
-    table = model.encoder.embeddings.tokens.weight.detach()
-    for word, row in zip(WORDS, matrix, strict=True):
-        assert np.array_equal(table[tokenizer.pieces.index(word)].numpy(), row)
-
-
-@pytest.mark.parametrize("content", ["", "late 1.0 2.0\nparcel 1.0\n", "late a b\n"])
-def test_files_that_are_no_vectors_are_explained(tmp_path, content):
-    (tmp_path / "x.txt").write_text(content)
-    with pytest.raises(UserError, match=r"cannot be read as word vectors|holds no words"):
-        convert(tmp_path / "x.txt", tmp_path / "out")
-    assert not (tmp_path / "out").exists()

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import Field
 
 from clozeworks import tasks
+from clozeworks.api.describe import describe, describe_checkpoint, tokenizer_in_words
 from clozeworks.core.bundle import open_bundle
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
@@ -16,9 +17,8 @@ from clozeworks.data.read import read_examples
 from clozeworks.data.shards import MANIFEST, Manifest, Shards
 from clozeworks.data.sources.base import SOURCES
 from clozeworks.interop.hub import local
-from clozeworks.interop.huggingface import config_of, labels_of
+from clozeworks.interop.huggingface import config_of
 from clozeworks.interop.tensorflow import find_checkpoint
-from clozeworks.interop.tensors import check_header
 from clozeworks.model.families import FAMILIES
 from clozeworks.text.load import load_tokenizer
 from clozeworks.text.segmenters import SEGMENTERS
@@ -76,29 +76,35 @@ def doctor(recipe: DoctorRecipe) -> Findings:
     return examine(splits, load_tokenizer(folder), recipe.window, most)
 
 
+INNER = ("*/run.json", "*/config.json", "snapshots/*/config.json")
+"""Where a folder that is nothing itself may hold what was meant."""
+
+
 class InfoRecipe(Settings):
     """What the `info` verb needs."""
 
     path: Path
-    """A model, a run, shards, or a tokenizer: any folder this program makes or reads."""
+    """A model, a run, shards, or a tokenizer: any folder this program makes or reads; a TensorFlow
+    checkpoint; or a model by name, as hub:OWNER/NAME."""
 
 
 def info(recipe: InfoRecipe) -> dict[str, str]:
     """What a folder holds, as lines of a name and a value."""
-    path = existing(recipe.path, "folder")
+    path = local(recipe.path)
     if (path / MANIFEST).exists():
         return _of_shards(path)
     if (path / "run.json").exists():
         return _of_run(path)
+    whole = [*path.glob("*.safetensors"), *path.glob("pytorch_model*.bin")]
+    if not whole and (prefix := find_checkpoint(path)) is not None:
+        return describe_checkpoint(prefix)
+    existing(path, "folder")
     if (path / "config.json").exists():
-        return _of_bundle(path)
+        return describe(path)
     if (path / "tokenizer.json").exists() or (path / "vocab.txt").exists():
         return _of_tokenizer(path)
-    hint = ""
-    if find_checkpoint(path) is not None:
-        hint = f"; it is a TensorFlow checkpoint: clozeworks convert {path} DIR"
-    elif inner := sorted(p.parent.name for p in path.glob("*/run.json")):
-        hint = f"; did you mean {path / inner[0]}?"
+    inner = [p.parent for pattern in INNER for p in sorted(path.glob(pattern))]
+    hint = f"; did you mean {inner[0]}?" if inner else ""
     raise UserError(
         f"{path} is not a model (config.json), a run (run.json), shards ({MANIFEST}) or a "
         f"tokenizer (tokenizer.json){hint}"
@@ -107,42 +113,12 @@ def info(recipe: InfoRecipe) -> dict[str, str]:
 
 def _of_tokenizer(path: Path) -> dict[str, str]:
     tokenizer = load_tokenizer(path)
-    case = {True: "lower case", False: "upper and lower case", None: "as its file says"}
     return {
         "folder": str(path),
-        "tokenizer": "WordPiece" if tokenizer.is_wordpiece else "of another kind",
-        "pieces": f"{len(tokenizer.pieces):,}",
-        "case": case[tokenizer.lowercase],
+        "tokenizer": tokenizer_in_words(tokenizer),
         "special": ", ".join(tokenizer.roles.values()),
         "hash": tokenizer.hash[:12],
     }
-
-
-def _of_bundle(path: Path) -> dict[str, str]:
-    bundle = open_bundle(path)
-    config = config_of(bundle)
-    card, labels = bundle.card, labels_of(bundle)
-    for file in bundle.weights:
-        check_header(file)
-    lines = {
-        "folder": str(path),
-        "family": str(bundle.config.get("model_type", "bert")),
-        "class": ", ".join(bundle.config.get("architectures") or ["–"]),
-        "encoder": f"{config.num_layers} layers, width {config.hidden_size}, "
-        f"{config.num_heads} heads, {config.max_positions} positions",
-        "vocabulary": f"{config.vocab_size:,}",
-        "weights": ", ".join(f"{p.name} ({p.stat().st_size / 1e6:.1f} MB)" for p in bundle.weights),
-        "task": card.task or "–",
-    }
-    if bundle.generator is not None:
-        lines["generator"] = str(bundle.generator.path)
-    if card.task:
-        if labels:
-            lines["labels"] = ", ".join(labels)
-            lines["temperature"] = f"{card.calibration.temperature:.3f}"
-            lines["threshold"] = f"{card.calibration.threshold:.3f}"
-        lines["parent"] = card.provenance.parent or "–"
-    return lines
 
 
 def _of_run(path: Path) -> dict[str, str]:

@@ -131,8 +131,12 @@ def open_bundle(path: str | Path) -> Bundle:
     if not path.is_dir():
         raise UserError(f"{path} is a file; name the model folder that holds config.json")
     if not (path / "config.json").exists():
-        inner = [p.parent.name for p in sorted(path.glob("*/config.json"))]
-        hint = f"; did you mean {path / inner[0]}?" if inner else ""
+        inner = [
+            p.parent
+            for depth in ("*", "snapshots/*")
+            for p in sorted(path.glob(f"{depth}/config.json"))
+        ]
+        hint = f"; did you mean {inner[0]}?" if inner else ""
         raise UserError(f"{path} is not a model folder: config.json is missing{hint}")
     _check_links(path)
     values = read_json(path / CARD) if (path / CARD).exists() else {}

@@ -80,7 +80,7 @@ def read_lines(path: str | Path, encoding: str = "utf-8") -> Iterator[str]:
         return
     position = 0
     with open_binary(path) as raw:
-        for data in _sound_lines(raw, path):
+        for data in sound_lines(raw, path):
             yield _decoded(data, path, position, encoding)
             position += len(data)
 
@@ -89,7 +89,7 @@ def _wide_lines(path: Path, encoding: str) -> Iterator[str]:
     """Lines of an encoding in which a line end is more than one byte."""
     try:
         with open_binary(path) as raw, io.TextIOWrapper(raw, encoding=encoding) as text:
-            for line in _sound_lines(text, path):
+            for line in sound_lines(text, path):
                 yield line.rstrip("\r\n")
     except UnicodeError as error:
         raise UserError(f"{path} is not {encoding}: {error}") from error
@@ -97,7 +97,7 @@ def _wide_lines(path: Path, encoding: str) -> Iterator[str]:
         raise _unknown(encoding) from error
 
 
-def _sound_lines(lines: Iterable[Line], path: Path) -> Iterator[Line]:
+def sound_lines(lines: Iterable[Line], path: Path) -> Iterator[Line]:
     """The lines of a stream; raises UserError where a packed file is damaged."""
     try:
         yield from lines

@@ -5,7 +5,7 @@ A checkpoint is an index (`NAME.index`, a sorted string table of protocol buffer
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,11 +59,7 @@ def read_checkpoint(prefix: Path) -> dict[str, Tensor]:
     naming a file that is missing, cut short or altered.
     """
     table = read_table(Path(f"{prefix}.index"))
-    try:
-        shards = _num_shards(table.pop(b"", b""))
-        entries = {key.decode(): _entry(value) for key, value in table.items()}
-    except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"{prefix}.index is damaged ({error}); copy it again") from error
+    shards, entries = _entries(prefix, table)
     paths = [Path(f"{prefix}.data-{i:05d}-of-{shards:05d}") for i in range(shards)]
     sizes = [existing(path).stat().st_size for path in paths]
     for name, entry in entries.items():
@@ -73,6 +69,25 @@ def read_checkpoint(prefix: Path) -> dict[str, Tensor]:
         for name, entry in entries.items()
         if (tensor := _read(name, entry, paths)) is not None and not _SKIPPED.search(name)
     }
+
+
+def read_shapes(prefix: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of a checkpoint's weights by TensorFlow's names, from its index alone."""
+    _, entries = _entries(prefix, read_table(Path(f"{prefix}.index")))
+    return {
+        name: entry.shape
+        for name, entry in entries.items()
+        if entry.dtype in DTYPES and not _SKIPPED.search(name)
+    }
+
+
+def _entries(prefix: Path, table: dict[bytes, bytes]) -> tuple[int, dict[str, Entry]]:
+    """How many data files an index speaks of, and where in them each tensor lies."""
+    try:
+        shards = _num_shards(table.pop(b"", b""))
+        return shards, {key.decode(): _entry(value) for key, value in table.items()}
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"{prefix}.index is damaged ({error}); copy it again") from error
 
 
 def _check_place(name: str, entry: Entry, paths: list[Path], sizes: list[int]) -> None:
@@ -184,13 +199,17 @@ def to_huggingface(tensors: Mapping[str, Tensor], family: Family) -> State:
     `family.tensorflow` gives the rules that are its own, tried first. A tensor of a discriminator's
     generator, or the other way round, is left to whoever asks for it.
     """
-    found: State = {}
-    for name, tensor in tensors.items():
-        renamed = name
-        for pattern, replacement in (*family.tensorflow, *_GENERAL):
-            renamed = re.sub(pattern, replacement, renamed)
-        found[renamed] = tensor.t().contiguous() if name.endswith("/kernel") else tensor
-    return found
+    return {
+        renamed(name, family): tensor.t().contiguous() if name.endswith("/kernel") else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def renamed(name: str, family: Family) -> str:
+    """Hugging Face's name of one of TensorFlow's tensors."""
+    for pattern, replacement in (*family.tensorflow, *_GENERAL):
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 def find_checkpoint(folder: Path) -> Path | None:
@@ -217,7 +236,7 @@ def config_beside(prefix: Path) -> Path:
     return found[0]
 
 
-def family_in(tensors: State, values: dict[str, Any]) -> str:
+def family_in(tensors: Collection[str], values: dict[str, Any]) -> str:
     """The family a TensorFlow checkpoint's names are of."""
     if any(name.startswith(("electra/", "generator/")) for name in tensors):
         return "electra"

@@ -39,13 +39,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
 
 
-def check_header(path: Path) -> None:
-    """Raise UserError if a safetensors file is cut short, without reading its tensors."""
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of the tensors in a file by name; of safetensors, its header alone is read.
+
+    Raises UserError if the file is damaged or cut short.
+    """
     if path.suffix != ".safetensors":
-        return
+        return {name: tuple(tensor.shape) for name, tensor in read_tensors(path).items()}
     try:
-        with safe_open(path, "pt"):
-            pass
+        with safe_open(path, "pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is damaged or cut short ({error}); copy it again") from error
 
