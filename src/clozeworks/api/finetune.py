@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -36,6 +36,8 @@ from clozeworks.train.precision import pick_device
 
 class FinetuneRecipe(Settings):
     """What the `finetune` verb needs."""
+
+    free: ClassVar[frozenset[str]] = frozenset({"data", "model", "out", "dev", "device"})
 
     task: str
     """What to fine-tune for: classify."""
@@ -257,8 +259,5 @@ def _groups(task: Task, examples: list[Any], tokenizer: Tokenizer) -> list[Group
 
 
 def _inputs(recipe: FinetuneRecipe, parent: Bundle) -> dict[str, str]:
-    found = {path.name: digest(path) for path in [recipe.data, *parent.files]}
-    if recipe.dev is not None:
-        same = recipe.dev.name in found  # train/x.csv and dev/x.csv
-        found[f"dev/{recipe.dev.name}" if same else recipe.dev.name] = digest(recipe.dev)
-    return found
+    found = {"data": digest(recipe.data)} | {path.name: digest(path) for path in parent.files}
+    return found if recipe.dev is None else found | {"dev": digest(recipe.dev)}

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -61,6 +61,10 @@ class PretrainSettings(TrainSettings):
 
 class PretrainRecipe(Settings):
     """What the `pretrain` verb needs."""
+
+    free: ClassVar[frozenset[str]] = frozenset(
+        {"data", "out", "model", "judge_on", "device", "settings.names", "settings.mlm.names"}
+    )
 
     task: str = "mlm+nsp"
     """Objectives, joined by +: mlm, nsp, sop, rtd."""

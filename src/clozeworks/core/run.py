@@ -36,7 +36,7 @@ class Run:
         """Make the folder, or take it up again if it holds this very run.
 
         `inputs` are hashes of what the run reads. Settings that are `free` may differ from those it
-        began with. Raises UserError if the folder holds another run (naming everything that
+        began with: what lies at their paths is told by its hashes. Raises UserError if the folder holds another run (naming everything that
         differs) or other files.
         """
         path = Path(path)
@@ -128,14 +128,19 @@ def _refuse_if_other(
     flat_there, flat_here = _flat(there), _flat(here)
     differ = [
         f"{key} was {_shown(flat_there.get(key))}, now {_shown(flat_here.get(key))}"
-        for key in sorted((flat_there.keys() | flat_here.keys()) - free)
-        if flat_there.get(key) != flat_here.get(key)
+        for key in sorted(flat_there.keys() | flat_here.keys())
+        if flat_there.get(key) != flat_here.get(key) and not _within(key, free)
     ]
     if differ:
         raise UserError(
             f"{path} holds a different run ({'; '.join(differ)}); "
             "choose another --out, or remove that folder"
         )
+
+
+def _within(key: str, names: set[str]) -> bool:
+    """Whether a flat key is one of some names, or of a table of that name."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def _shown(value: Any) -> str:

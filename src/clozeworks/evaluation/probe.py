@@ -5,6 +5,7 @@ import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -37,6 +38,8 @@ STRENGTH = 0.1
 
 class ProbeSettings(Settings):
     """A labelled file on which the model's vectors are probed while it is pretrained."""
+
+    free: ClassVar[frozenset[str]] = frozenset({"data"})
 
     data: Path | None = None
     """Labelled texts: a few hundred to a few thousand rows; absent: no probe."""
