@@ -35,9 +35,10 @@ class Run:
     def start(cls, path: str | Path, verb: str, recipe: Settings, inputs: dict[str, str]) -> "Run":
         """Make the folder, or take it up again if it holds this very run.
 
-        `inputs` are hashes of what the run reads. Settings that are `free` may differ from those it
-        began with: what lies at their paths is told by its hashes. Raises UserError if the folder holds another run (naming everything that
-        differs) or other files.
+        `inputs` are hashes of what the run reads: what lies at its paths. Settings that are `free`
+        may differ from those it began with; other versions of the packages are told and noted.
+        Raises UserError if the folder holds another run (naming everything that differs) or other
+        files.
         """
         path = Path(path)
         identity = {"verb": verb, "recipe": recipe.model_dump(mode="json"), "inputs": inputs}
@@ -45,6 +46,7 @@ class Run:
         if (path / "run.json").exists():
             there = read_json(path / "run.json", "choose another --out, or remove that folder")
             _refuse_if_other(path, there, identity, _free(recipe, "recipe."))
+            _note_versions(path / "environment.json")
             return cls(path, resumed=True, inputs=inputs)
         with explained(path):
             if path.exists() and (not path.is_dir() or _holds_other_files(path)):
@@ -116,6 +118,28 @@ def _holds_other_files(path: Path) -> bool:
     """Whether there is more than what a run killed at its very start leaves."""
     names = {p.name for p in path.iterdir() if not re.fullmatch(r"\..+\.tmp", p.name)}
     return bool(names - {"recipe.toml", "environment.json"})
+
+
+def _note_versions(file: Path) -> None:
+    """Say where a run is taken up with other versions than last time, and write down which."""
+    if not file.exists():
+        return
+    begun = read_json(file, "remove it")
+    sittings = [begun, *begun.get("later", [])]
+    then, now = sittings[-1].get("versions", {}), versions()
+    differ = [
+        f"{name} was {then.get(name)}, now {now.get(name)}"
+        for name in sorted(then.keys() | now.keys())
+        if then.get(name) != now.get(name)
+    ]
+    if not differ:
+        return
+    say(
+        f"{file.parent} goes on with other versions ({'; '.join(differ)}): its last digits may "
+        "differ from those of an undisturbed run"
+    )
+    with write_file(file) as stream:
+        json.dump({**begun, "later": [*sittings[1:], environment()]}, stream, indent=2)
 
 
 LONGEST = 40

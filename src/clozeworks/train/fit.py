@@ -17,8 +17,9 @@ from clozeworks.train.best import improves, merit
 from clozeworks.train.distributed import ALONE, Team
 from clozeworks.train.loop import Event, Learner, TrainSettings, seconds_per_step, train
 from clozeworks.train.parallel import learner_for
+from clozeworks.train.precision import Precision, settled
 from clozeworks.train.schedule import Duration, count_steps
-from clozeworks.train.state import Cursor, load_latest, save, sweep
+from clozeworks.train.state import Cursor, latest_cursor, load_latest, save, sweep
 from clozeworks.train.track import Track
 
 JUDGEMENTS = 10
@@ -62,9 +63,11 @@ class Fit:
         A run that stopped goes on from its last checkpoint, bit for bit as if it had not. Raises
         Interrupted after Ctrl-C or SIGTERM, the step finished and saved.
         """
-        learner = learner_for(self.model, self.task, self.settings, self.team)
         with ExitStack() as stack:
             self.team.first(lambda: stack.enter_context(self.run.alone()))
+            precision = self.team.first(self._precision)
+            settings = self.settings.model_copy(update={"precision": precision})
+            learner = learner_for(self.model, self.task, settings, self.team)
             cursor = self._begin(learner)
             track = stack.enter_context(Track(self.run.path)) if self.team.leads else None
             stopping = stack.enter_context(_stop_signals())
@@ -72,13 +75,28 @@ class Fit:
         learner.release()
         return Fitted(cursor, judged)
 
+    def _precision(self) -> Precision:
+        """The number format of the run: "auto" is decided when it begins, and then stays."""
+        wanted = self.settings.precision
+        here = settled(wanted, self.model.device)
+        cursor = latest_cursor(self.run.checkpoints)
+        if wanted != "auto" or cursor is None or cursor.precision in (None, here):
+            return here
+        say(
+            f"{self.run.path} computes in {cursor.precision}, as it began, although {here} is what "
+            "this machine is good at"
+        )
+        return cursor.precision
+
     def _begin(self, learner: Learner) -> Cursor:
         """The cursor of the last checkpoint, or of a fresh run, its length decided and saved."""
         self.team.first(lambda: sweep(self.run.checkpoints))
         cursor = load_latest(self.run.checkpoints, learner.optimizer)
         done = 0 if cursor is None else cursor.step
         self.team.first(lambda: self.run.forget_after(done))
+        precision = learner.settings.precision
         if cursor is not None:
+            cursor.precision = precision
             if cursor.step >= cursor.total:
                 say(f"{self.run.path} is finished: all {cursor.total:,} steps are done")
                 return cursor
@@ -87,7 +105,8 @@ class Fit:
         duration, seconds = Duration.parse(self.settings.duration), None
         if duration.unit == "minutes":
             seconds = seconds_per_step(learner, self.stream)
-        cursor = Cursor(total=count_steps(duration, self.stream, seconds))
+        total = count_steps(duration, self.stream, seconds)
+        cursor = Cursor(total, precision=precision)
         if seconds is not None:
             say(f"{self.settings.duration} at {seconds:.3f} s a step: {cursor.total:,} steps")
         self._save(learner, cursor)
