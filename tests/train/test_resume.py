@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from small_run import SETTINGS, small_run, what_it_left
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from clozeworks.core.errors import UserError
 from clozeworks.core.run import Run
@@ -103,6 +104,26 @@ def test_a_crash_long_after_the_last_checkpoint_changes_nothing(straight, tmp_pa
     assert (tmp_path / "run" / "metrics.jsonl").read_text().count("\n") > 10
     small_run(tmp_path / "run", rarely)
     same(tmp_path / "run", straight())
+
+
+def test_tensorboard_draws_every_step_once(tmp_path, monkeypatch):
+    before, left = Optimizer.step, [13]
+
+    def step(self, rate):
+        left[0] -= 1
+        if left[0] == 0:
+            raise Crash
+        return before(self, rate)
+
+    rarely = SETTINGS.model_copy(update={"checkpoint_minutes": 60.0})
+    monkeypatch.setattr(Optimizer, "step", step)
+    with pytest.raises(Crash):
+        small_run(tmp_path / "run", rarely)
+    small_run(tmp_path / "run", rarely)
+    board = EventAccumulator(str(tmp_path / "run" / "tensorboard"), {"scalars": 0}).Reload()
+    points = {tag: [event.step for event in board.Scalars(tag)] for tag in board.Tags()["scalars"]}
+    assert points["train/mlm"] == list(range(1, 21))
+    assert points["held out/mlm"] == list(range(2, 21, 2))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

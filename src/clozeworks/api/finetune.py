@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from clozeworks import tasks
-from clozeworks.api.model import adopt, check_window, keep, keep_best
+from clozeworks.api.model import adopt, check_window, keep
 from clozeworks.core.bundle import Bundle, open_bundle
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
@@ -28,6 +28,7 @@ from clozeworks.model.heads import Model
 from clozeworks.tasks.base import Part, Task
 from clozeworks.text.load import load_tokenizer
 from clozeworks.text.tokenizer import Tokenizer
+from clozeworks.train.best import check_wish
 from clozeworks.train.distributed import Team, gathered
 from clozeworks.train.fit import Fit, took
 from clozeworks.train.loop import TrainSettings
@@ -104,6 +105,7 @@ def _finetune(recipe: FinetuneRecipe, team: Team) -> Finetuned:
     if recipe.dev is not None:
         dev = _read(recipe, kind, recipe.dev, task.target)
     groups = _groups(task, train, tokenizer)
+    check_wish(recipe.train.keep_best, task.metrics([], []))
     model = adopt(parent, task, tokenizer, recipe)
     run = team.first(lambda: Run.start(recipe.out, "finetune", recipe, _inputs(recipe, parent)))
 
@@ -116,7 +118,7 @@ def _finetune(recipe: FinetuneRecipe, team: Team) -> Finetuned:
         recipe.train,
         run,
         outcome.judge,
-        write_best=outcome.write_best,
+        write=outcome.write_aside,
         team=team,
     )
     fitted = fit()
@@ -143,11 +145,11 @@ class _Outcome:
         engine = Engine(live, self.task, self.tokenizer)
         return self.task.metrics(list(engine.predict(self.dev)), self.dev)
 
-    def write_best(self, best: Model) -> None:
-        """Write the best so far; judgements to come must not know of its calibration."""
+    def write_aside(self, live: Model, folder: Path) -> None:
+        """Write it as it is now; judgements to come must not know of its calibration."""
         before = self.task.calibration
-        self._calibrate(best)
-        keep_best(self.run, best, self.task, self.tokenizer, self.recipe)
+        self._calibrate(live)
+        keep(self.run, live, self.task, self.tokenizer, self.recipe, folder)
         self.task.calibration = before
 
     def write(self, finished: Model) -> None:

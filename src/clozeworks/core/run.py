@@ -70,6 +70,11 @@ class Run:
         return self.path / "best"
 
     @property
+    def rescued(self) -> Path:
+        """Where the model folder of a diverged run's last checkpoint goes."""
+        return self.path / "rescued"
+
+    @property
     def checkpoints(self) -> Path:
         """Where the run's checkpoints go."""
         return self.path / "checkpoints"
