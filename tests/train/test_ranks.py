@@ -253,6 +253,18 @@ def test_processes_that_were_cut_keep_the_best_and_judge_it_whole(together, tmp_
     assert all(tensor.dtype == torch.float32 for tensor in best.values())
 
 
+def test_processes_that_diverge_leave_what_they_knew_whole(together, tmp_path):
+    settings = {**PLAIN, "parallel": "fsdp", "lr": 1e6, "clip": 0.0, "duration": "30 steps"}
+    assert together(tmp_path / "run", 2, {**settings, "checkpoint_minutes": 1e-9}) == [REFUSED] * 2
+    said = {(tmp_path / f"run.{rank}.said").read_text() for rank in range(2)}
+    assert len(said) == 1 and f"is in {tmp_path / 'run' / 'rescued'}" in said.pop()
+    step = latest_cursor(tmp_path / "run" / "checkpoints").step
+    state = load_file(tmp_path / "run" / "checkpoints" / f"step-{step:08d}" / "state.safetensors")
+    rescued = load_file(tmp_path / "run" / "rescued" / "model.safetensors")
+    table = "bert.embeddings.word_embeddings.weight"
+    assert torch.equal(rescued[table], state["master.encoder.embeddings.tokens.weight"])
+
+
 # === Who does what of a step ===
 
 

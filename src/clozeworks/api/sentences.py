@@ -26,11 +26,13 @@ def described(plan: Plan, kind: Pairs) -> str:
 def check_pairs(plan: Plan, kind: Pairs, max_length: int) -> None:
     """Say where the pairs to learn from are uneven or much trimmed, and what to do.
 
-    Raises UserError where all of them have the same label.
+    Raises UserError where there are none, or all of them have the same label.
     """
     share = plan.share
-    if kind == "none" or share is None:
+    if kind == "none":
         return
+    if share is None:
+        raise UserError("the text gives no pair of sentences to learn from; give more text")
     if share in (0, 1):
         fault = LABEL_ONE[kind] if share else "in their place"
         raise UserError(
