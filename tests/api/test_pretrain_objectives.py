@@ -136,3 +136,4 @@ def test_documents_of_one_sentence_have_no_order_to_learn(desk, tmp_path):
     given = {"task": "mlm+sop", "family": "albert", "data": tmp_path / "shards"}
     with pytest.raises(UserError, match="no pair of sentences to learn from"):
         pretrained(desk, tmp_path / "run", **given)
+    assert not (tmp_path / "run").exists()

@@ -159,3 +159,15 @@ def test_a_bundle_brings_it_back(name, tmp_path):
     assert opened.task.name == name
     examples = make_examples(task.parts[0], 10)
     assert list(opened.predict(examples)) == list(engine.predict(examples))
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_numbers_of_nothing_tell_what_its_numbers_are_called(name):
+    task = make_task(name)
+    if name == "mlm" or name == "rtd":  # judged by their losses
+        assert task.metrics([], []) == {}
+        return
+    examples = make_examples(task, 3)
+    model = make_model(task)
+    predictions = list(Engine(model, task, TOKENIZER).predict(examples))
+    assert task.metrics(predictions, examples).keys() == task.metrics([], []).keys() != set()

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from clozeworks.core import run as run_module
 from clozeworks.core.bundle import open_bundle, read_json
 from clozeworks.core.config import Settings, read_toml
 from clozeworks.core.errors import UserError
@@ -73,6 +74,25 @@ def test_all_that_differs_is_said_at_once(tmp_path):
 def test_how_a_run_is_computed_may_change_while_it_goes_on(tmp_path):
     start(tmp_path / "run")
     assert start(tmp_path / "run", Recipe(train=Inner(pieces=7))).resumed
+
+
+def test_other_versions_are_said_once_and_written_down(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(run_module, "say", said.append)
+    start(tmp_path / "run")
+    start(tmp_path / "run")
+    assert said == []
+    now = versions() | {"torch": "9.9"}
+    monkeypatch.setattr(run_module, "versions", lambda: now)
+    for _ in range(2):
+        assert start(tmp_path / "run").resumed
+    assert len(said) == 1 and "goes on with other versions (torch was " in said[0]
+    assert ", now 9.9)" in said[0]
+    told = read_json(tmp_path / "run" / "environment.json")
+    assert told["versions"]["torch"] != "9.9"
+    assert [later["versions"] for later in told["later"]] == [now]
+    (tmp_path / "run" / "environment.json").unlink()
+    assert start(tmp_path / "run").resumed
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):

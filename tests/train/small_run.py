@@ -3,16 +3,19 @@
 import json
 from pathlib import Path
 
+import numpy as np
+
 from clozeworks.core.bundle import Card
 from clozeworks.core.run import Run
-from clozeworks.data.order import ExampleStream
+from clozeworks.data.order import ExampleStream, ShardStream
+from clozeworks.data.shards import Shards
 from clozeworks.interop.huggingface import write_bundle
 from clozeworks.model.encoder import initialise
 from clozeworks.model.heads import encoder_of
 from clozeworks.train.distributed import ALONE
 from clozeworks.train.fit import Fit, Fitted
 from clozeworks.train.loop import TrainSettings, held_out_losses
-from tiny import CLOCKED, TOKENIZER, make_config, make_groups, make_task
+from tiny import CLOCKED, TOKENIZER, VOCABULARY, make_config, make_groups, make_task
 
 SETTINGS = TrainSettings(
     duration="20 steps",
@@ -24,6 +27,7 @@ SETTINGS = TrainSettings(
     precision="fp32",
     checkpoint_minutes=5e-4,
 )
+WINDOW = 40
 LENGTHS = [5 + 7 * i % 60 for i in range(60)]
 
 
@@ -33,8 +37,12 @@ def small_run(
     each_judgement=None,
     name: str = "mlm+nsp",
     team=ALONE,
+    shards: str | None = None,
 ) -> Fitted:
-    """Train (or go on training) in the folder, and write the Bundle."""
+    """Train (or go on training) in the folder, and write the Bundle; of `shards`, or made-up text.
+
+    Shards are cut into windows of at most WINDOW tokens.
+    """
     task = make_task(name)
     model = task.build(encoder_of(make_config(task).model_copy(update={"num_layers": 2})))
     task.equip(model)
@@ -47,15 +55,25 @@ def small_run(
         return held_out_losses(live, task, held_out, 150)
 
     stream = ExampleStream(make_groups(LENGTHS), settings.batch, settings.unit, settings.seed)
+    if shards is not None:
+        stream = windows_of(shards, settings)
     card = Card(task=task.name, settings=task.settings)
     run = team.first(lambda: Run.start(folder, "pretrain", settings, {}))
 
-    def write_best(best):
-        write_bundle(run.best, best, TOKENIZER, card)
+    def write(live, place):
+        write_bundle(place, live, TOKENIZER, card)
 
-    fitted = Fit(model, task, stream, settings, run, judge, write_best=write_best, team=team)()
+    fitted = Fit(model, task, stream, settings, run, judge, write=write, team=team)()
     team.first(lambda: write_bundle(run.bundle, model, TOKENIZER, card))
     return fitted
+
+
+def windows_of(shards: str, settings: TrainSettings) -> ShardStream:
+    """The windows of all documents of some shards."""
+    corpus = Shards.open(shards)
+    documents = np.arange(len(corpus.documents) - 1)
+    size, seed = settings.batch, settings.seed
+    return ShardStream(corpus, documents, VOCABULARY, WINDOW, pairs="none", tokens=size, seed=seed)
 
 
 def what_it_left(folder: Path) -> tuple[dict[str, bytes], list[dict[str, object]]]:

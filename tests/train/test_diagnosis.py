@@ -86,6 +86,56 @@ def test_next_sentences_alone_are_seen_through():
     assert diagnose(both, FACTS) == {}
 
 
+def test_pairs_that_stay_a_guess_are_seen():
+    for name in ("sop", "nsp"):
+        guess = made(held=lambda s, name=name: {"mlm": falling(s, 0), name: 0.692}, steps=3000)
+        found = diagnose(guess, FACTS)
+        assert list(found) == ["pairs"] and f"{name}: 0.69 nats" in found["pairs"]
+        learned = made(
+            held=lambda s, name=name: {"mlm": falling(s, 0), name: 0.692 - s / 50_000}, steps=3000
+        )
+        assert diagnose(learned, FACTS) == {}
+
+
+def test_a_discriminator_that_answers_the_same_for_all_is_seen():
+    """Its loss is then the entropy of its errors; one that is sure where it may be has less."""
+
+    def judged(loss):
+        return lambda s: {"mlm": falling(s, 0), "rtd": loss, "rtd_accuracy": 0.89}
+
+    alike = -0.11 * math.log(0.11) - 0.89 * math.log(0.89)
+    found = diagnose(made(held=judged(alike)), FACTS)
+    assert list(found) == ["replaced"]
+    said = "0.347 nats is what the same answer for every token gives, right 89%"
+    assert said in found["replaced"]
+    assert diagnose(made(held=judged(0.9 * alike)), FACTS) == {}
+
+
+def with_rtd(rtd, mlm=falling, steps=2000):
+    """A history of both terms, weighed as they are."""
+    history = History({"mlm": 1.0, "rtd": 50.0})
+    for step in range(1, steps + 1):
+        history.step(step, {"mlm": mlm(step), "rtd": rtd(step)}, 1.0, 2048)
+        if step % 200 == 0:
+            history.judge(step, {"mlm": 3.3, "rtd": 0.2, "rtd_accuracy": 0.9})
+    return history
+
+
+def test_a_discriminator_is_heard_beside_its_generator():
+    """In the sum that is minimised its few nats weigh fifty times as much."""
+
+    def learning(step):
+        return 0.2 + 0.3 * math.exp(-step / 300) + CHANCE.gauss(0, 0.005)
+
+    assert diagnose(with_rtd(learning), FACTS) == {}
+    rising = with_rtd(lambda s: learning(s) if s < 1000 else 0.21 + (s - 1000) / 10_000)
+    assert list(diagnose(rising, FACTS)) == ["rising"]
+    jump = with_rtd(lambda s: learning(s) + 0.4 * (s == 1203))
+    assert list(diagnose(jump, FACTS)) == ["spikes"]
+    generator = with_rtd(learning, lambda s: falling(s) + (s > 1000) * (s - 1000) / 1500)
+    assert diagnose(generator, FACTS) == {}, "a thousandth of what is minimised"
+
+
 def test_a_loss_that_rises_is_seen():
     rising = made(lambda s: falling(s) if s < 1000 else falling(1000) + (s - 1000) / 400)
     found = diagnose(rising, FACTS)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +13,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from small_run import LENGTHS, SETTINGS, small_run, what_it_left
+from small_run import LENGTHS, SETTINGS, WINDOW, small_run, what_it_left, windows_of
 from together import DONE, REFUSED, STOPPED
 
 from clozeworks import cli
 from clozeworks.core.errors import UserError
 from clozeworks.data.order import ExampleStream
+from clozeworks.data.prepare import PrepareSettings, prepare
+from clozeworks.data.shards import Shards
 from clozeworks.train.distributed import Team, gathered
 from clozeworks.train.loop import Learner, portion_of, slices
 from clozeworks.train.optim import Optimizer
 from clozeworks.train.state import Cursor, latest_cursor
-from tiny import gap, make_groups, make_model, make_task
+from tiny import LETTERS, TOKENIZER, WORDS, gap, make_groups, make_model, make_task
 
 HERE = Path(__file__).parent
 PLAIN = {"dropout": 0.0, "duration": "5 steps", "micro_tokens": 10_000}
@@ -32,8 +35,10 @@ CUTS = {
     "cut": {"micro_tokens": 70},  # several passes, and not as many in each process
     "scarce": {"batch": 40},  # steps of a single group, so that one process has none
 }
-CASES = [(way, how, "adamw") for way in WAYS for how in CUTS]
-CASES += [(way, "cut", "muon") for way in WAYS]
+CASES = [(way, how, "adamw", "mlm+nsp") for way in WAYS for how in CUTS]
+CASES += [(way, "cut", "muon", "mlm+nsp") for way in WAYS]
+OTHERS = ["mlm", "nsp", "sop", "mlm+sop", "rtd"]
+CASES += [(way, "cut", "adamw", name) for way in WAYS for name in OTHERS]
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +54,8 @@ def together():
         text=True,
     )
 
-    def run(folder, processes, settings, orders=()):
-        job = {"folder": str(folder), "processes": processes, "settings": settings}
+    def run(folder, processes, settings, orders=(), **more):
+        job = {"folder": str(folder), "processes": processes, "settings": settings, "more": more}
         print(json.dumps({**job, "orders": list(orders)}), file=script.stdin, flush=True)
         return json.loads(script.stdout.readline())
 
@@ -60,7 +65,13 @@ def together():
 
 
 def weights(folder):
-    return load_file(folder / "bundle" / "model.safetensors")
+    """Of everything that was trained, a generator too."""
+    files = sorted((folder / "bundle").rglob("model.safetensors"))
+    return {
+        f"{file.parent.name}.{name}": tensor
+        for file in files
+        for name, tensor in load_file(file).items()
+    }
 
 
 def metrics(folder):
@@ -80,7 +91,7 @@ def close(folder, other, limit=1e-5):
             assert gap(ours[name], tensor) < limit, name
     for line, expected in zip(metrics(folder), metrics(other), strict=True):
         assert line.keys() == expected.keys()
-        for key in line.keys() & {"mlm", "nsp", "norm"}:
+        for key in line.keys() & {"mlm", "nsp", "sop", "rtd", "norm"}:
             assert line[key] == pytest.approx(expected[key], rel=1e-4)
         for key in line.keys() & {"step", "epoch", "lr", "tokens"}:
             assert line[key] == expected[key]
@@ -91,21 +102,22 @@ def alone(tmp_path_factory):
     """What one process comes to, by settings."""
     found = {}
 
-    def run(settings):
-        key = json.dumps({n: v for n, v in settings.items() if n != "parallel"})
+    def run(settings, **more):
+        key = json.dumps([{n: v for n, v in settings.items() if n != "parallel"}, more])
         if key not in found:
             found[key] = tmp_path_factory.mktemp("alone") / "run"
-            small_run(found[key], SETTINGS.model_copy(update=settings))
+            small_run(found[key], SETTINGS.model_copy(update=settings), **more)
         return found[key]
 
     return run
 
 
-@pytest.mark.parametrize(("way", "how", "rule"), CASES)
-def test_two_processes_are_one(way, how, rule, together, alone, tmp_path):
+@pytest.mark.parametrize(("way", "how", "rule", "name"), CASES)
+def test_two_processes_are_one(way, how, rule, name, together, alone, tmp_path):
     settings = {**PLAIN, **CUTS[how], "optimizer": rule}
-    assert together(tmp_path / "run", 2, {**settings, **WAYS[way]}) == [DONE, DONE]
-    close(tmp_path / "run", alone(settings), 1e-5 if rule == "adamw" else 2e-2)
+    left = together(tmp_path / "run", 2, {**settings, **WAYS[way]}, name=name)
+    assert left == [DONE, DONE]
+    close(tmp_path / "run", alone(settings, name=name), 1e-5 if rule == "adamw" else 2e-2)
     passes, groups = zip(*(counted(tmp_path / "run", rank) for rank in range(2)), strict=True)
     assert passes[0] == passes[1]
     assert (max(passes[0]) > 1) == (how == "cut")
@@ -145,6 +157,47 @@ def test_a_run_goes_on_with_more_processes_and_fewer(together, alone, tmp_path):
     assert seen.keys() == {0, 1}
     for indices in seen.values():  # every group once an epoch
         assert sorted(indices) == list(range(len(LENGTHS)))
+
+
+def write_shards(folder):
+    """Fifty documents, of one sentence to nine."""
+    texts = [
+        "\n".join(f"{LETTERS[n % 26]} {WORDS[n % 11]} {WORDS[i]} please." for i in range(1 + n % 9))
+        for n in range(50)
+    ]
+    (folder / "text.txt").write_text("\n\n".join(texts), "utf-8")
+    prepare([folder / "text.txt"], TOKENIZER, folder / "shards", PrepareSettings(processes=1))
+    return folder / "shards"
+
+
+def test_every_document_is_read_once_an_epoch_whoever_reads_it(together, alone, tmp_path):
+    """From one process to two and back, in the middle of epochs."""
+    more = {"name": "mlm", "shards": str(write_shards(tmp_path))}
+    settings = {**PLAIN, "duration": "2 epochs"}
+    stream = windows_of(more["shards"], SETTINGS.model_copy(update=settings))
+    steps = [len(stream.steps(epoch)) for epoch in range(2)]
+    stops = [steps[0] // 2, steps[0] + steps[1] // 3]
+    for processes, stop in ((1, [stops[0]]), (2, [stops[1]]), (1, [])):
+        orders = [(step, processes - 1, "SIGTERM") for step in stop]
+        change = {"parallel": "fsdp"} if processes == 2 else {}
+        left = together(tmp_path / "run", processes, {**settings, **change}, orders, **more)
+        assert left == [STOPPED if stop else DONE] * processes
+    close(tmp_path / "run", alone(settings, **more), 1e-4)
+    read = {}
+    for rank in range(2):
+        for line in (tmp_path / f"run.{rank}.jsonl").read_text().splitlines():
+            step, _, indices = json.loads(line)
+            read.setdefault(int(step >= steps[0]), []).extend(indices)
+    corpus = Shards.open(more["shards"])
+    bounds = corpus.sentences[corpus.documents]
+    assert len(bounds) == 51 and max(np.diff(bounds)) > WINDOW
+    for epoch, indices in read.items():
+        times = np.zeros(corpus.manifest.tokens, dtype=int)
+        for start, stop in stream.plan(epoch).first[indices]:
+            times[start:stop] += 1
+        for start, stop in pairwise(bounds):
+            assert set(times[start:stop]) == {1}
+    assert read.keys() == {0, 1}
 
 
 @pytest.mark.parametrize(("way", "processes"), [("ddp", 3), ("fsdp", 2)])
@@ -193,9 +246,23 @@ def test_processes_that_were_cut_keep_the_best_and_judge_it_whole(together, tmp_
     }
     totals = [found["mlm"] + found["nsp"] for found in judged.values()]
     assert cursor.best == min(totals)
-    best = load_file(tmp_path / "run" / "best" / "model.safetensors")
-    assert best.keys() == weights(tmp_path / "run").keys()
+    best, whole = (
+        load_file(tmp_path / "run" / name / "model.safetensors") for name in ("best", "bundle")
+    )
+    assert best.keys() == whole.keys()
     assert all(tensor.dtype == torch.float32 for tensor in best.values())
+
+
+def test_processes_that_diverge_leave_what_they_knew_whole(together, tmp_path):
+    settings = {**PLAIN, "parallel": "fsdp", "lr": 1e6, "clip": 0.0, "duration": "30 steps"}
+    assert together(tmp_path / "run", 2, {**settings, "checkpoint_minutes": 1e-9}) == [REFUSED] * 2
+    said = {(tmp_path / f"run.{rank}.said").read_text() for rank in range(2)}
+    assert len(said) == 1 and f"is in {tmp_path / 'run' / 'rescued'}" in said.pop()
+    step = latest_cursor(tmp_path / "run" / "checkpoints").step
+    state = load_file(tmp_path / "run" / "checkpoints" / f"step-{step:08d}" / "state.safetensors")
+    rescued = load_file(tmp_path / "run" / "rescued" / "model.safetensors")
+    table = "bert.embeddings.word_embeddings.weight"
+    assert torch.equal(rescued[table], state["master.encoder.embeddings.tokens.weight"])
 
 
 # === Who does what of a step ===

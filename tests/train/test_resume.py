@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 from small_run import SETTINGS, small_run, what_it_left
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from clozeworks.core.errors import UserError
 from clozeworks.core.run import Run
-from clozeworks.train import fit, loop, state
+from clozeworks.train import fit, loop, precision, state
 from clozeworks.train.fit import Interrupted, took
 from clozeworks.train.loop import TrainSettings
 from clozeworks.train.optim import Optimizer
@@ -105,6 +106,26 @@ def test_a_crash_long_after_the_last_checkpoint_changes_nothing(straight, tmp_pa
     same(tmp_path / "run", straight())
 
 
+def test_tensorboard_draws_every_step_once(tmp_path, monkeypatch):
+    before, left = Optimizer.step, [13]
+
+    def step(self, rate):
+        left[0] -= 1
+        if left[0] == 0:
+            raise Crash
+        return before(self, rate)
+
+    rarely = SETTINGS.model_copy(update={"checkpoint_minutes": 60.0})
+    monkeypatch.setattr(Optimizer, "step", step)
+    with pytest.raises(Crash):
+        small_run(tmp_path / "run", rarely)
+    small_run(tmp_path / "run", rarely)
+    board = EventAccumulator(str(tmp_path / "run" / "tensorboard"), {"scalars": 0}).Reload()
+    points = {tag: [event.step for event in board.Scalars(tag)] for tag in board.Tags()["scalars"]}
+    assert points["train/mlm"] == list(range(1, 21))
+    assert points["held out/mlm"] == list(range(2, 21, 2))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(number, straight, tmp_path):
     calls = []
@@ -161,6 +182,30 @@ def test_fifty_kills_leave_the_bytes_of_an_undisturbed_pretraining(tmp_path):
         for files in (ours, theirs):
             files.pop("cursor.json", None)  # which knows the time it took
         assert ours == theirs != {}
+
+
+# === Another machine ===
+
+
+@pytest.mark.parametrize("begun", ["bf16", "fp32"])
+def test_a_run_goes_on_in_the_number_format_it_began_in(begun, straight, tmp_path, monkeypatch):
+    """Whatever the machine it goes on with would have taken."""
+    auto = SETTINGS.model_copy(update={"precision": "auto"})
+    calls, said = [], []
+
+    def stop():
+        calls.append(1)
+        if len(calls) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(fit, "say", said.append)
+    monkeypatch.setattr(precision, "native_bf16", lambda device: begun == "bf16")
+    with pytest.raises(Interrupted):
+        small_run(tmp_path / "run", auto, stop)
+    monkeypatch.setattr(precision, "native_bf16", lambda device: begun != "bf16")
+    assert small_run(tmp_path / "run", auto).cursor.precision == begun
+    assert sum(f"computes in {begun}, as it began" in line for line in said) == 1
+    same(tmp_path / "run", straight(begun))
 
 
 # === Minutes ===
@@ -247,12 +292,20 @@ def test_a_save_killed_half_way_leaves_the_older_one(tmp_path, monkeypatch):
         assert torch.equal(a, b)
 
 
+def flipped(content, place):
+    """The bytes but for one bit."""
+    changed = bytearray(content)
+    changed[place] ^= 1
+    return bytes(changed)
+
+
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
         ("state.safetensors", lambda p: p.write_bytes(p.read_bytes()[:-100])),
         ("state.safetensors", lambda p: p.write_bytes(b"")),
         ("state.safetensors", lambda p: p.unlink()),
+        ("state.safetensors", lambda p: p.write_bytes(flipped(p.read_bytes(), -9))),
         ("cursor.json", lambda p: p.write_text('{"total": 9, "st')),
         ("cursor.json", lambda p: p.write_text('{"totl": 9}')),
         ("cursor.json", lambda p: p.write_text("[]")),
@@ -269,6 +322,16 @@ def test_a_damaged_checkpoint_is_named_with_the_remedy(name, damage, tmp_path):
     assert "\n" not in str(no.value)
     shutil.rmtree(tmp_path / "step-00000002")
     assert load_latest(tmp_path, fresh).step == 1
+
+
+def test_a_checkpoint_of_an_older_version_opens(tmp_path):
+    older = checkpoint(tmp_path, 1)
+    path = tmp_path / "step-00000001" / "cursor.json"
+    values = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps({k: values[k] for k in values.keys() - {"sha256", "precision"}}))
+    fresh = Optimizer(make_model(make_task("mlm"), seed=2), torch.float32)
+    assert load_latest(tmp_path, fresh).precision is None
+    assert all(torch.equal(a, b) for a, b in zip(fresh.masters, older.masters, strict=True))
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):

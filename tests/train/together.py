@@ -46,7 +46,7 @@ def one(job, rank: int, port: int) -> int:
     settings = SETTINGS.model_copy(update=job.get("settings", {}))
     try:
         with silence(), gathered(torch.device("cpu")) as team:
-            small_run(folder, settings, team=team)
+            small_run(folder, settings, team=team, **job.get("more", {}))
     except Interrupted:
         return STOPPED
     except UserError as error:

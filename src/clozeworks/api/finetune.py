@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
 from clozeworks import tasks
-from clozeworks.api.model import adopt, check_window, keep, keep_best
+from clozeworks.api.model import adopt, check_window, keep
 from clozeworks.core.bundle import Bundle, open_bundle
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
@@ -28,6 +28,7 @@ from clozeworks.model.heads import Model
 from clozeworks.tasks.base import Part, Task
 from clozeworks.text.load import load_tokenizer
 from clozeworks.text.tokenizer import Tokenizer
+from clozeworks.train.best import check_wish
 from clozeworks.train.distributed import Team, gathered
 from clozeworks.train.fit import Fit, took
 from clozeworks.train.loop import TrainSettings
@@ -36,6 +37,8 @@ from clozeworks.train.precision import pick_device
 
 class FinetuneRecipe(Settings):
     """What the `finetune` verb needs."""
+
+    free: ClassVar[frozenset[str]] = frozenset({"data", "model", "out", "dev", "device"})
 
     task: str
     """What to fine-tune for: classify."""
@@ -102,6 +105,7 @@ def _finetune(recipe: FinetuneRecipe, team: Team) -> Finetuned:
     if recipe.dev is not None:
         dev = _read(recipe, kind, recipe.dev, task.target)
     groups = _groups(task, train, tokenizer)
+    check_wish(recipe.train.keep_best, task.metrics([], []))
     model = adopt(parent, task, tokenizer, recipe)
     run = team.first(lambda: Run.start(recipe.out, "finetune", recipe, _inputs(recipe, parent)))
 
@@ -114,7 +118,7 @@ def _finetune(recipe: FinetuneRecipe, team: Team) -> Finetuned:
         recipe.train,
         run,
         outcome.judge,
-        write_best=outcome.write_best,
+        write=outcome.write_aside,
         team=team,
     )
     fitted = fit()
@@ -141,11 +145,11 @@ class _Outcome:
         engine = Engine(live, self.task, self.tokenizer)
         return self.task.metrics(list(engine.predict(self.dev)), self.dev)
 
-    def write_best(self, best: Model) -> None:
-        """Write the best so far; judgements to come must not know of its calibration."""
+    def write_aside(self, live: Model, folder: Path) -> None:
+        """Write it as it is now; judgements to come must not know of its calibration."""
         before = self.task.calibration
-        self._calibrate(best)
-        keep_best(self.run, best, self.task, self.tokenizer, self.recipe)
+        self._calibrate(live)
+        keep(self.run, live, self.task, self.tokenizer, self.recipe, folder)
         self.task.calibration = before
 
     def write(self, finished: Model) -> None:
@@ -257,8 +261,5 @@ def _groups(task: Task, examples: list[Any], tokenizer: Tokenizer) -> list[Group
 
 
 def _inputs(recipe: FinetuneRecipe, parent: Bundle) -> dict[str, str]:
-    found = {path.name: digest(path) for path in [recipe.data, *parent.files]}
-    if recipe.dev is not None:
-        same = recipe.dev.name in found  # train/x.csv and dev/x.csv
-        found[f"dev/{recipe.dev.name}" if same else recipe.dev.name] = digest(recipe.dev)
-    return found
+    found = {"data": digest(recipe.data)} | {path.name: digest(path) for path in parent.files}
+    return found if recipe.dev is None else found | {"dev": digest(recipe.dev)}

@@ -55,14 +55,17 @@ def check_window(parent: Bundle, window: int) -> None:
         )
 
 
-def keep(run: Run, model: Model, task: Task, tokenizer: Tokenizer, recipe: Settings) -> Path:
-    """Write the finished model as the run's Bundle."""
-    return write_bundle(run.bundle, model, tokenizer, _card(run, task, tokenizer, recipe))
-
-
-def keep_best(run: Run, model: Model, task: Task, tokenizer: Tokenizer, recipe: Settings) -> None:
-    """Write the best model so far as a Bundle of its own."""
-    write_bundle(run.best, model, tokenizer, _card(run, task, tokenizer, recipe))
+def keep(
+    run: Run,
+    model: Model,
+    task: Task,
+    tokenizer: Tokenizer,
+    recipe: Settings,
+    folder: Path | None = None,
+) -> Path:
+    """Write a model of the run as a Bundle: in `folder`, or as what it was for."""
+    card = _card(run, task, tokenizer, recipe)
+    return write_bundle(folder or run.bundle, model, tokenizer, card)
 
 
 def _card(run: Run, task: Task, tokenizer: Tokenizer, recipe: Settings) -> Card:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -10,8 +10,9 @@ from pydantic import Field
 
 from clozeworks import tasks
 from clozeworks.api.masking import prepare_masks, report_masks
-from clozeworks.api.model import adopt, keep, keep_best
-from clozeworks.api.watch import Losses, Watch, shown
+from clozeworks.api.model import adopt, keep
+from clozeworks.api.sentences import check_pairs, described
+from clozeworks.api.watch import Losses, Watch, names_of, shown
 from clozeworks.core.bundle import open_bundle
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
@@ -20,7 +21,7 @@ from clozeworks.core.log import say
 from clozeworks.core.records import Ints
 from clozeworks.core.run import Run
 from clozeworks.data.order import ShardStream
-from clozeworks.data.pairs import Pairs, Plan, held_out
+from clozeworks.data.pairs import held_out
 from clozeworks.data.shards import MANIFEST, Shards
 from clozeworks.evaluation.probe import Probe, ProbeSettings
 from clozeworks.interop.hub import local
@@ -32,10 +33,12 @@ from clozeworks.model.heads import Model, TokenHead, encoder_of
 from clozeworks.tasks.base import Task
 from clozeworks.text.load import load_tokenizer
 from clozeworks.text.tokenizer import Tokenizer
-from clozeworks.train.diagnosis import Facts
+from clozeworks.train.best import check_wish
+from clozeworks.train.diagnosis import Facts, History
 from clozeworks.train.distributed import Team, gathered
-from clozeworks.train.fit import Fit, took
+from clozeworks.train.fit import Fit, Fitted, took
 from clozeworks.train.loop import TrainSettings, held_out_losses
+from clozeworks.train.optim import Diverged
 from clozeworks.train.precision import pick_device, pick_dtype
 
 TOKENIZERS_OWN = {"vocab_size", "pad_id"}
@@ -61,6 +64,10 @@ class PretrainSettings(TrainSettings):
 
 class PretrainRecipe(Settings):
     """What the `pretrain` verb needs."""
+
+    free: ClassVar[frozenset[str]] = frozenset(
+        {"data", "out", "model", "judge_on", "device", "settings.names", "settings.mlm.names"}
+    )
 
     task: str = "mlm+nsp"
     """Objectives, joined by +: mlm, nsp, sop, rtd."""
@@ -166,8 +173,10 @@ def _pretrain(recipe: PretrainRecipe, team: Team) -> Pretrained:
     judged_on = _judged_on(recipe, shards, held, task.judged)
     texts = {"": judged_on, **_others(recipe, shards, task.judged)}
     probe = Probe.of(recipe.probe, tokenizer, recipe.max_length) if recipe.probe.data else None
-    run = team.first(lambda: Run.start(recipe.out, "pretrain", recipe, has.inputs))
+    check_wish(recipe.train.keep_best, names_of(task, texts, probe is not None))
     stream = has.stream(recipe)
+    check_pairs(stream.plan(0), task.pairs, recipe.max_length)
+    run = team.first(lambda: Run.start(recipe.out, "pretrain", recipe, has.inputs))
     chances = frequencies(shards, train, tokenizer.vocabulary.size)
     unigram = unigram_loss(shards, held, chances)
     begin_with_frequencies(model, chances)
@@ -175,18 +184,19 @@ def _pretrain(recipe: PretrainRecipe, team: Team) -> Pretrained:
         f"{len(train):,} documents to learn from, {len(held):,} held out; "
         f"loss of guessing by frequency: {unigram:.3f} nats"
     )
-    say("to learn from: " + _described(stream.plan(0), task.pairs))
-    say("to judge on: " + _described(judged_on.plan(0), task.pairs))
+    say("to learn from: " + described(stream.plan(0), task.pairs))
+    say("to judge on: " + described(judged_on.plan(0), task.pairs))
     team.first(lambda: report_masks(run, task, stream, tokenizer, recipe.train.seed))
     losses = {name: _losses(recipe, task.judged, text) for name, text in texts.items()}
-    watch = Watch(run, losses, _facts(recipe, unigram, shards), probe, recipe.probe)
+    history = History(task.weights)
+    watch = Watch(run, losses, _facts(recipe, unigram, shards), probe, recipe.probe, history)
     before = team.first(lambda: _before(recipe, watch, model))
 
-    def write_best(best: Model) -> None:
-        keep_best(run, best, task, tokenizer, recipe)
+    def write(live: Model, folder: Path) -> None:
+        keep(run, live, task, tokenizer, recipe, folder)
 
-    fit = Fit(model, task, stream, recipe.train, run, watch.judge, watch.saw, write_best, team)
-    fitted = fit()
+    fit = Fit(model, task, stream, recipe.train, run, watch.judge, watch.saw, write, team)
+    fitted = _fitted(fit, watch)
     say(f"pretrained in {took(fitted.cursor)}")
     if recipe.planned_tokens is not None:
         read = fitted.cursor.tokens
@@ -204,6 +214,16 @@ def _pretrain(recipe: PretrainRecipe, team: Team) -> Pretrained:
         unigram=unigram,
         cost=took(fitted.cursor),
     )
+
+
+def _fitted(fit: Fit, watch: Watch) -> Fitted:
+    """Train to the end; a run that diverges leaves a diagnosis behind."""
+    try:
+        return fit()
+    except Diverged as error:
+        why = str(error)
+        fit.team.first(lambda: watch.gave_up(why))
+        raise
 
 
 def _model(recipe: PretrainRecipe, task: Task, tokenizer: Tokenizer) -> Model:
@@ -288,22 +308,6 @@ def _before(recipe: PretrainRecipe, watch: Watch, model: Model) -> dict[str, flo
 def _facts(recipe: PretrainRecipe, unigram: float, shards: Shards) -> Facts:
     rate, warmup = recipe.train.lr, recipe.train.warmup
     return Facts(unigram, recipe.max_length, rate, warmup, total=0, corpus=shards.manifest.tokens)
-
-
-LABEL_ONE: dict[Pairs, str] = {"next": "from elsewhere", "order": "swapped"}
-"""What label 1 says of a second segment."""
-
-
-def _described(plan: Plan, kind: Pairs) -> str:
-    """What one epoch cuts from some documents, in a line."""
-    lengths = plan.lengths
-    line = f"{len(lengths):,} sequences an epoch, {lengths.sum() / max(1, len(lengths)):.0f} tokens"
-    if kind == "none" or plan.share is None:
-        return line
-    alone = (plan.labels < 0).mean()
-    cut = plan.trimmed / (plan.trimmed + lengths.sum())
-    line += f"; {plan.share:.1%} of second segments {LABEL_ONE[kind]}, {cut:.1%} trimmed"
-    return f"{line}, {alone:.1%} alone" if alone else line
 
 
 def _inputs(recipe: PretrainRecipe, shards: Shards) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ from clozeworks.core.bundle import read_json
 from clozeworks.core.files import write_file
 from clozeworks.core.log import say
 from clozeworks.core.run import Run
-from clozeworks.evaluation.probe import Probe, ProbeSettings
+from clozeworks.evaluation.probe import ACCURACIES, Probe, ProbeSettings
 from clozeworks.model.heads import Model
-from clozeworks.train.diagnosis import Facts, History, diagnose
+from clozeworks.tasks.base import Task
+from clozeworks.train.best import TOTAL
+from clozeworks.train.diagnosis import Facts, History, diagnose, diverged
 from clozeworks.train.loop import Event
 from clozeworks.train.state import latest_cursor
 
@@ -41,7 +43,8 @@ class Watch:
     """`total` is found out with the first step."""
     probe: Probe | None = None
     settings: ProbeSettings = field(default_factory=ProbeSettings)
-    _history: History = field(default_factory=History)
+    history: History = field(default_factory=History)
+    """Empty at first; it knows the weights of the terms."""
     _step: int | None = None
     _probed: int = 0
     """The last step at which a judgement was made: probes due before it are done."""
@@ -63,7 +66,7 @@ class Watch:
         if self._step is None:
             self._take_up(event)
         self._step = event.step
-        self._history.step(event.step, event.losses, event.norm, event.tokens)
+        self.history.step(event.step, event.losses, event.norm, event.tokens)
 
     def judge(self, model: Model) -> Mapping[str, float]:
         """Losses on every held-out text, the probe where it is due; says what is amiss."""
@@ -75,7 +78,7 @@ class Watch:
         if self._due(self._step):
             judged |= self._probe(model)
         self._probed = self._step
-        self._history.judge(self._step, judged)
+        self.history.judge(self._step, judged)
         self._diagnose(self._step)
         return judged
 
@@ -108,14 +111,23 @@ class Watch:
             if line["step"] >= event.step:
                 continue
             if "held_out" in line:
-                self._history.judge(line["step"], line["held_out"])
+                self.history.judge(line["step"], line["held_out"])
                 self._probed = line["step"]
             else:
                 losses = {name: line[name] for name in event.losses if name in line}
-                self._history.step(line["step"], losses, line["norm"], line["tokens"])
+                self.history.step(line["step"], losses, line["norm"], line["tokens"])
         said = self.run.path / DIAGNOSIS
         found = read_json(said, REMEDY)["found"] if said.exists() else []
         self._said = {one["name"]: one for one in found if one["step"] < event.step}
+
+    def gave_up(self, why: str) -> None:
+        """Leave a diagnosis of a run that diverged: what was amiss before, and the end of it."""
+        if self._step is None:  # nothing was learned in this sitting: an earlier one has told
+            return
+        self._diagnose(self._step)
+        sentences = diverged(why, self.facts)
+        self._said["diverged"] = {"name": "diverged", "step": self._step, "said": sentences}
+        self._write_diagnosis()
 
     # === The probe ===
 
@@ -130,7 +142,7 @@ class Watch:
             return {}
         settled = self._settled(model, self.probe)
         found = settled.accuracies(model)
-        once = not any("probe_accuracy" in judged.numbers for judged in self._history.judged)
+        once = not any("probe_accuracy" in judged.numbers for judged in self.history.judged)
         return found | ({"probe_majority": settled.majority} if once else {})
 
     def _settled(self, model: Model, probe: Probe) -> Probe:
@@ -152,7 +164,7 @@ class Watch:
 
     def _diagnose(self, step: int) -> None:
         """Say what is amiss and was not yet said."""
-        found = diagnose(self._history, self.facts)
+        found = diagnose(self.history, self.facts)
         new = {name: found[name] for name in found if name not in self._said}
         for name, sentences in new.items():
             say(f"diagnosis: {sentences}")
@@ -164,6 +176,13 @@ class Watch:
         with write_file(self.run.path / DIAGNOSIS) as stream:
             json.dump({"found": list(self._said.values())}, stream, indent=2, ensure_ascii=False)
             stream.write("\n")
+
+
+def names_of(task: Task, texts: Iterable[str], probed: bool) -> list[str]:
+    """What the numbers of a run's judgements are called, "total" among them."""
+    own = [*task.weights, *(f"{part.name}_accuracy" for part in task.parts)]
+    named = [f"{text}/{name}" if text else name for text in texts for name in own]
+    return [TOTAL, *named, *(ACCURACIES if probed else ())]
 
 
 def shown(numbers: Mapping[str, float]) -> str:

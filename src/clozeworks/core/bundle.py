@@ -40,7 +40,7 @@ class Provenance(Settings):
     parent: str | None = None
     """The Bundle or run this one was made from."""
     data: dict[str, str] = {}
-    """SHA-256 of each data file, by its name."""
+    """SHA-256 of each file the run read, by its name or by what it was to the run."""
     recipe: dict[str, Any] = {}
     """The resolved recipe of the run that made it."""
     versions: dict[str, str] = {}

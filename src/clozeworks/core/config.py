@@ -23,7 +23,8 @@ class Settings(BaseModel):
         allow_inf_nan=False,
     )
     free: ClassVar[frozenset[str]] = frozenset()
-    """Settings that may change while a run goes on: how it is computed, not what."""
+    """Settings that may change while a run goes on: how and where it is computed, not what; of a
+    table inside a table as `outer.inner`."""
 
     @field_validator("*", mode="after")
     @classmethod

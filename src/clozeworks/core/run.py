@@ -35,9 +35,10 @@ class Run:
     def start(cls, path: str | Path, verb: str, recipe: Settings, inputs: dict[str, str]) -> "Run":
         """Make the folder, or take it up again if it holds this very run.
 
-        `inputs` are hashes of what the run reads. Settings that are `free` may differ from those it
-        began with. Raises UserError if the folder holds another run (naming everything that
-        differs) or other files.
+        `inputs` are hashes of what the run reads: what lies at its paths. Settings that are `free`
+        may differ from those it began with; other versions of the packages are told and noted.
+        Raises UserError if the folder holds another run (naming everything that differs) or other
+        files.
         """
         path = Path(path)
         identity = {"verb": verb, "recipe": recipe.model_dump(mode="json"), "inputs": inputs}
@@ -45,6 +46,7 @@ class Run:
         if (path / "run.json").exists():
             there = read_json(path / "run.json", "choose another --out, or remove that folder")
             _refuse_if_other(path, there, identity, _free(recipe, "recipe."))
+            _note_versions(path / "environment.json")
             return cls(path, resumed=True, inputs=inputs)
         with explained(path):
             if path.exists() and (not path.is_dir() or _holds_other_files(path)):
@@ -66,6 +68,11 @@ class Run:
     def best(self) -> Path:
         """Where the model folder of the best judgement goes."""
         return self.path / "best"
+
+    @property
+    def rescued(self) -> Path:
+        """Where the model folder of a diverged run's last checkpoint goes."""
+        return self.path / "rescued"
 
     @property
     def checkpoints(self) -> Path:
@@ -118,6 +125,28 @@ def _holds_other_files(path: Path) -> bool:
     return bool(names - {"recipe.toml", "environment.json"})
 
 
+def _note_versions(file: Path) -> None:
+    """Say where a run is taken up with other versions than last time, and write down which."""
+    if not file.exists():
+        return
+    begun = read_json(file, "remove it")
+    sittings = [begun, *begun.get("later", [])]
+    then, now = sittings[-1].get("versions", {}), versions()
+    differ = [
+        f"{name} was {then.get(name)}, now {now.get(name)}"
+        for name in sorted(then.keys() | now.keys())
+        if then.get(name) != now.get(name)
+    ]
+    if not differ:
+        return
+    say(
+        f"{file.parent} goes on with other versions ({'; '.join(differ)}): its last digits may "
+        "differ from those of an undisturbed run"
+    )
+    with write_file(file) as stream:
+        json.dump({**begun, "later": [*sittings[1:], environment()]}, stream, indent=2)
+
+
 LONGEST = 40
 """Characters of a value that a refusal shows: enough to tell two hashes apart."""
 
@@ -128,14 +157,19 @@ def _refuse_if_other(
     flat_there, flat_here = _flat(there), _flat(here)
     differ = [
         f"{key} was {_shown(flat_there.get(key))}, now {_shown(flat_here.get(key))}"
-        for key in sorted((flat_there.keys() | flat_here.keys()) - free)
-        if flat_there.get(key) != flat_here.get(key)
+        for key in sorted(flat_there.keys() | flat_here.keys())
+        if flat_there.get(key) != flat_here.get(key) and not _within(key, free)
     ]
     if differ:
         raise UserError(
             f"{path} holds a different run ({'; '.join(differ)}); "
             "choose another --out, or remove that folder"
         )
+
+
+def _within(key: str, names: set[str]) -> bool:
+    """Whether a flat key is one of some names, or of a table of that name."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def _shown(value: Any) -> str:

@@ -5,6 +5,7 @@ import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -34,9 +35,14 @@ FEWEST = 200
 STRENGTH = 0.1
 """Inverse strength of the penalty; the vectors' values are scaled to a variance of one."""
 
+ACCURACIES = ("probe_accuracy", "probe_accuracy_first")
+"""What a probe's numbers are called."""
+
 
 class ProbeSettings(Settings):
     """A labelled file on which the model's vectors are probed while it is pretrained."""
+
+    free: ClassVar[frozenset[str]] = frozenset({"data"})
 
     data: Path | None = None
     """Labelled texts: a few hundred to a few thousand rows; absent: no probe."""
@@ -121,10 +127,7 @@ class Probe:
         Nothing about the model changes, its mode and every generator of random numbers included.
         """
         found = vectors(model, [*self.train, *self.judged])
-        return {
-            "probe_accuracy": self._accuracy(found.mean),
-            "probe_accuracy_first": self._accuracy(found.first),
-        }
+        return dict(zip(ACCURACIES, map(self._accuracy, (found.mean, found.first)), strict=True))
 
     def _accuracy(self, rows: Floats) -> float:
         cut = len(self.train)

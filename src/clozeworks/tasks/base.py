@@ -213,7 +213,7 @@ class Task(ABC):
         return self.calibration
 
     def metrics(self, predictions: Items[Any], examples: Items[Any]) -> Mapping[str, float]:
-        """The few numbers that sum up predictions against their Examples."""
+        """The few numbers that sum up predictions against their Examples; of none, their names."""
         return {}
 
 

@@ -1,14 +1,20 @@
 """Which of a run's judgements is its best."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from clozeworks.core.errors import UserError, choose
 
 TOTAL = "total"
-
+"""The name of the sum of the held-out losses."""
 
 NOW_AND_THEN = "probe_"
 """How numbers begin that not every judgement has."""
+
+
+def check_wish(by: str | None, names: Iterable[str]) -> None:
+    """Raise UserError if the best model is to be kept by a number that no judgement has."""
+    if by is not None:
+        choose(by, names, "keep_best")
 
 
 def merit(

@@ -1,5 +1,6 @@
 """What the history of a pretraining run says in plain words, and what to change."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import fmean, median, pstdev
@@ -20,6 +21,10 @@ RISE = 0.3
 """Nats by which the training loss must rise to be spoken of."""
 SPIKE = 1.5
 """Nats above what came before that make a step a spike."""
+NO_BETTER = 0.02
+"""Nats below guessing that do not show that anything was learned of pairs."""
+ALIKE = 0.97
+"""Share of the loss of one answer for all from which a discriminator tells nothing."""
 GROWN = 10.0
 """How many times its median the gradient norm must be to be spoken of; a single one 10 times
 that."""
@@ -52,7 +57,7 @@ class Stretch:
     steps: int
     tokens: int
     loss: float
-    """Mean of the loss, all terms together, weighted by tokens."""
+    """Mean of the loss, all terms weighed and summed, weighted by tokens."""
     highest: float
     norm: float
     """Mean of the gradient norm before clipping."""
@@ -85,6 +90,10 @@ class Judged(NamedTuple):
 class History:
     """A run so far, in bounded memory: at most MOST stretches of steps, and every judgement."""
 
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Of the terms in the sum that is minimised; 1 where nothing is said."""
+    scale: float = 0.0
+    """How much larger than the plain sum the weighed one was in the first step."""
     stretches: list[Stretch] = field(default_factory=list)
     judged: list[Judged] = field(default_factory=list)
     tokens: int = 0
@@ -95,7 +104,8 @@ class History:
         """Take in one step."""
         self.tokens += tokens
         self._steps += 1
-        loss = sum(losses.values())
+        loss = sum(self.weights.get(name, 1.0) * value for name, value in losses.items())
+        self.scale = self.scale or loss / max(1e-9, sum(losses.values()))
         # the last step of an epoch may be a few tokens, whose loss says nothing
         whole = tokens * self._steps >= self.tokens / 2
         one = Stretch(number, 1, max(1, tokens), loss, loss if whole else 0.0, norm, norm)
@@ -119,6 +129,8 @@ def diagnose(history: History, facts: Facts) -> dict[str, str]:
     looks = {
         "plateau": _plateau,
         "nsp_alone": _nsp_alone,
+        "pairs": _pairs,
+        "replaced": _replaced,
         "rising": _rising,
         "spikes": _spikes,
         "norm": _norm,
@@ -130,7 +142,7 @@ def diagnose(history: History, facts: Facts) -> dict[str, str]:
 
 def _stands(history: History, facts: Facts) -> bool:
     """Whether masked tokens are guessed by their frequency, and that is not getting better."""
-    values = [j.numbers["mlm"] for j in history.judged if "mlm" in j.numbers][-2:]
+    values = _last_two(history, "mlm")
     near = [value > facts.unigram - NEAR for value in values]
     enough = history.tokens >= ENOUGH
     return enough and near == [True, True] and values[0] - values[1] < FLAT
@@ -188,13 +200,65 @@ def _nsp_alone(history: History, facts: Facts) -> str:
     )
 
 
+def _pairs(history: History, facts: Facts) -> str:
+    """Pairs at the loss of guessing, although masked tokens are being learned."""
+    name = next((n for n in ("sop", "nsp") if any(n in j.numbers for j in history.judged)), None)
+    if name is None or history.tokens < 5 * ENOUGH or _stands(history, facts):
+        return ""
+    values = _last_two(history, name)
+    if len(values) < 2 or min(values) < GUESSING - NO_BETTER:
+        return ""
+    what = "The order of sentences" if name == "sop" else "Whether sentences follow one another"
+    longer = "the text needs documents of several sentences, and --max-length room for them"
+    return (
+        f"{what} is still guessed after {_amount(history.tokens)} tokens ({name}: {values[-1]:.2f} "
+        f"nats; guessing gives {GUESSING:.2f}): {longer}; otherwise take more steps, or lower "
+        f"--train.lr ({facts.lr:g})."
+    )
+
+
+def _replaced(history: History, facts: Facts) -> str:
+    """A discriminator that is as sure of every token as of any other."""
+    values, right = _last_two(history, "rtd"), _last_two(history, "rtd_accuracy")
+    if len(values) < 2 or len(right) < 2 or history.tokens < ENOUGH:
+        return ""
+    # an answer that is the same for all costs the entropy of its errors; one that tells, less
+    same = [_entropy(1 - share) for share in right]
+    if any(v < ALIKE * s for v, s in zip(values, same, strict=True)):
+        return ""
+    advice = "; ".join(_ways_off(history, facts))
+    return (
+        f"After {_amount(history.tokens)} tokens replaced tokens are not told from the others: the "
+        f"loss of {values[-1]:.3f} nats is what the same answer for every token gives, right "
+        f"{right[-1]:.0%} of the time. What to change, likeliest first: {advice}."
+    )
+
+
+def _last_two(history: History, name: str) -> list[float]:
+    return [j.numbers[name] for j in history.judged if name in j.numbers][-2:]
+
+
+def _entropy(share: float) -> float:
+    """Of a coin that shows one side so often, in nats."""
+    return -sum(p * math.log(p) for p in (share, 1 - share) if p > 0)
+
+
+def diverged(why: str, facts: Facts) -> str:
+    """What to do about a run that ended because its gradient was no number."""
+    return (
+        f"The run has diverged ({why}). Lower --train.lr ({facts.lr:g}) to a third or less, or "
+        f"lengthen --train.warmup ({facts.warmup:g}); with --train.precision fp32 you see whether "
+        "rounding has a part in it."
+    )
+
+
 def _rising(history: History, facts: Facts) -> str:
     few = max(2, len(history.stretches) // 10)
     means = [
         fmean(s.loss for s in history.stretches[end - few : end])
         for end in range(few, len(history.stretches) + 1)
     ]
-    if len(means) < 20 or means[-1] - min(means) < RISE:
+    if len(means) < 20 or means[-1] - min(means) < RISE * history.scale:
         return ""
     at = history.stretches[means.index(min(means)) + few - 1].last
     return (
@@ -209,13 +273,14 @@ def _spikes(history: History, facts: Facts) -> str:
     found = []
     for i in range(10, len(history.stretches)):
         before = [s.loss for s in history.stretches[i - 10 : i]]
-        limit = fmean(before) + max(SPIKE, 6 * pstdev(before))
+        limit = fmean(before) + max(SPIKE * history.scale, 6 * pstdev(before))
         if history.stretches[i].highest > limit:
             found.append(history.stretches[i])
     if not found:
         return ""
     return (
-        f"The training loss jumped by more than {SPIKE} nats near step {found[0].last:,}"
+        f"The training loss jumped by more than {SPIKE * history.scale:.1f} nats near step "
+        f"{found[0].last:,}"
         + (f", and {len(found) - 1} times more" if len(found) > 1 else "")
         + ". If it does not come down again within some hundred steps, lower --train.lr "
         f"({facts.lr:g}) or --train.clip; if it does, look at the text it met there: tables, code, "
@@ -251,7 +316,8 @@ def _overfit(history: History, facts: Facts) -> str:
         return ""
     if read < 1:  # what was read once at most is not known by heart
         return ""
-    term = "mlm" if "mlm" in history.judged[-1].numbers else next(iter(history.judged[-1].numbers))
+    told = history.judged[-1].numbers
+    term = next((name for name in ("rtd", "mlm") if name in told), next(iter(told)))
     values = [j.numbers.get(term, float("inf")) for j in history.judged]
     best = min(range(len(values)), key=values.__getitem__)
     rises = values[-1] - values[best] > WORSE and values[-1] > values[-2] > values[best]

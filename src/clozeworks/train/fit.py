@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 from clozeworks.core.log import Meter, clock, say
@@ -16,9 +17,11 @@ from clozeworks.tasks.base import Task
 from clozeworks.train.best import improves, merit
 from clozeworks.train.distributed import ALONE, Team
 from clozeworks.train.loop import Event, Learner, TrainSettings, seconds_per_step, train
+from clozeworks.train.optim import Diverged
 from clozeworks.train.parallel import learner_for
+from clozeworks.train.precision import Precision, settled
 from clozeworks.train.schedule import Duration, count_steps
-from clozeworks.train.state import Cursor, load_latest, save, sweep
+from clozeworks.train.state import Cursor, latest_cursor, load_latest, save, sweep
 from clozeworks.train.track import Track
 
 JUDGEMENTS = 10
@@ -52,25 +55,44 @@ class Fit:
     """Looks at the model now and then; in the first process alone."""
     saw: Callable[[Event], None] = lambda event: None
     """Told of every step, before it is judged; likewise."""
-    write_best: Callable[[Model], None] = lambda model: None
-    """Writes the model of the best judgement; likewise."""
+    write: Callable[[Model, Path], None] = lambda model, folder: None
+    """Writes the model of the best judgement, or what is left of a diverged run; likewise."""
     team: Team = ALONE
 
     def __call__(self) -> Fitted:
         """Train to the end of the run; afterwards the model's weights are the fp32 masters.
 
         A run that stopped goes on from its last checkpoint, bit for bit as if it had not. Raises
-        Interrupted after Ctrl-C or SIGTERM, the step finished and saved.
+        Interrupted after Ctrl-C or SIGTERM, the step finished and saved, or Diverged.
         """
-        learner = learner_for(self.model, self.task, self.settings, self.team)
         with ExitStack() as stack:
             self.team.first(lambda: stack.enter_context(self.run.alone()))
+            precision = self.team.first(self._precision)
+            settings = self.settings.model_copy(update={"precision": precision})
+            learner = learner_for(self.model, self.task, settings, self.team)
             cursor = self._begin(learner)
-            track = stack.enter_context(Track(self.run.path)) if self.team.leads else None
+            place = Track(self.run.path, cursor.step)
+            track = stack.enter_context(place) if self.team.leads else None
             stopping = stack.enter_context(_stop_signals())
-            judged = self._steps((learner, cursor), track, stopping) or self._judge(learner)
+            try:
+                judged = self._steps((learner, cursor), track, stopping) or self._judge(learner)
+            except Diverged as error:
+                raise self._rescued(learner, error) from error
         learner.release()
         return Fitted(cursor, judged)
+
+    def _precision(self) -> Precision:
+        """The number format of the run: "auto" is decided when it begins, and then stays."""
+        wanted = self.settings.precision
+        here = settled(wanted, self.model.device)
+        cursor = latest_cursor(self.run.checkpoints)
+        if wanted != "auto" or cursor is None or cursor.precision in (None, here):
+            return here
+        say(
+            f"{self.run.path} computes in {cursor.precision}, as it began, although {here} is what "
+            "this machine is good at"
+        )
+        return cursor.precision
 
     def _begin(self, learner: Learner) -> Cursor:
         """The cursor of the last checkpoint, or of a fresh run, its length decided and saved."""
@@ -78,7 +100,9 @@ class Fit:
         cursor = load_latest(self.run.checkpoints, learner.optimizer)
         done = 0 if cursor is None else cursor.step
         self.team.first(lambda: self.run.forget_after(done))
+        precision = learner.settings.precision
         if cursor is not None:
+            cursor.precision = precision
             if cursor.step >= cursor.total:
                 say(f"{self.run.path} is finished: all {cursor.total:,} steps are done")
                 return cursor
@@ -87,7 +111,8 @@ class Fit:
         duration, seconds = Duration.parse(self.settings.duration), None
         if duration.unit == "minutes":
             seconds = seconds_per_step(learner, self.stream)
-        cursor = Cursor(total=count_steps(duration, self.stream, seconds))
+        total = count_steps(duration, self.stream, seconds)
+        cursor = Cursor(total, precision=precision)
         if seconds is not None:
             say(f"{self.settings.duration} at {seconds:.3f} s a step: {cursor.total:,} steps")
         self._save(learner, cursor)
@@ -143,7 +168,19 @@ class Fit:
         if improves(value, cursor.best if cursor.best_by == by else None, less):
             cursor.best, cursor.best_by, cursor.best_step = value, by, cursor.step
             with learner.shown(exact=True) as model:
-                self.team.first(lambda: self.write_best(model))
+                self.team.first(lambda: self.write(model, self.run.best))
+
+    def _rescued(self, learner: Learner, error: Diverged) -> Diverged:
+        """Write the model of the last checkpoint; the error says that it is there."""
+        cursor = load_latest(self.run.checkpoints, learner.optimizer)
+        if cursor is None or cursor.step == 0:
+            return error
+        with learner.shown(exact=True) as model:
+            self.team.first(lambda: self.write(model, self.run.rescued))
+        return Diverged(
+            f"{error}; the model as it was after step {cursor.step:,} is in {self.run.rescued}: "
+            "--model takes it up"
+        )
 
     def _save(self, learner: Learner, cursor: Cursor) -> None:
         state = learner.optimizer.state()

@@ -19,6 +19,10 @@ CHUNK = 1 << 18
 Rule = Literal["adamw", "muon"]
 
 
+class Diverged(UserError):
+    """The gradient is no longer finite: as it is, the run cannot go on."""
+
+
 class Optimizer:
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019) and global norm clipping.
 
@@ -134,13 +138,13 @@ class Optimizer:
     def step(self, rate: float) -> float:
         """Update once with learning rate `rate`; return the gradient norm before clipping.
 
-        Raises UserError if the gradient is not finite; nothing is updated then.
+        Raises Diverged if the gradient is not finite; nothing is updated then.
         """
         gradients = self._gradients()
         norm = self._norm(gradients)
         scale = min(1.0, self.clip / (norm + 1e-6)) if self.clip > 0 else 1.0
         if not math.isfinite(norm):
-            raise UserError(
+            raise Diverged(
                 f"the gradient became {norm} at step {self.steps + 1}; lower the learning rate "
                 "(and choose another --out)"
             )

@@ -31,9 +31,14 @@ def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 
     Emulated bf16 is slower than fp32, so it must be asked for by name; fp16 is never used.
     """
+    return torch.bfloat16 if settled(precision, device) == "bf16" else torch.float32
+
+
+def settled(precision: Precision, device: torch.device) -> Precision:
+    """The number format by its name, "auto" replaced by what suits the device."""
     if precision == "auto":
-        precision = "bf16" if native_bf16(device) else "fp32"
-    return torch.bfloat16 if precision == "bf16" else torch.float32
+        return "bf16" if native_bf16(device) else "fp32"
+    return precision
 
 
 def native_bf16(device: torch.device) -> bool:

@@ -13,10 +13,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from clozeworks.core.errors import UserError
-from clozeworks.core.files import explained, write_folder
+from clozeworks.core.files import digest, explained, write_folder
 from clozeworks.interop.tensors import write_tensors
 from clozeworks.train.optim import Optimizer
+from clozeworks.train.precision import Precision
 
+STATE, CURSOR = "state.safetensors", "cursor.json"
+DIGEST = "sha256"
+"""The hash of the state, beside the cursor's own values; older checkpoints have none."""
 KEPT = 2
 """Checkpoints kept of themselves: the last, and one before it."""
 
@@ -43,6 +47,8 @@ class Cursor:
     """The number it was judged by."""
     best_step: int = 0
     """The step it was made at."""
+    precision: Precision | None = None
+    """The number format the run computes in; None in checkpoints of older versions."""
 
 
 def save(folder: Path, cursor: Cursor, state: Mapping[str, Tensor], keep: int = KEPT) -> Path:
@@ -53,8 +59,9 @@ def save(folder: Path, cursor: Cursor, state: Mapping[str, Tensor], keep: int = 
     path = folder / f"step-{cursor.step:08d}"
     if not path.exists():
         with write_folder(path) as aside:
-            write_tensors(aside / "state.safetensors", state)
-            (aside / "cursor.json").write_text(json.dumps(asdict(cursor)), "utf-8")
+            write_tensors(aside / STATE, state)
+            values = asdict(cursor) | {DIGEST: digest(aside / STATE)}
+            (aside / CURSOR).write_text(json.dumps(values), "utf-8")
     for old in _all(folder)[:-keep]:
         gone = old.with_name(f".{old.name}.old.tmp")  # half a checkpoint must not look like one
         with explained(old):
@@ -72,14 +79,16 @@ def sweep(folder: Path) -> None:
 def load_latest(folder: Path, optimizer: Optimizer) -> Cursor | None:
     """Take up the newest checkpoint, or answer None where there is none.
 
-    Raises UserError if the checkpoint is damaged.
+    Raises UserError if the checkpoint is damaged: nothing is taken up then.
     """
-    cursor = latest_cursor(folder)
-    if cursor is None:
+    found = _all(folder)
+    if not found:
         return None
-    path = _all(folder)[-1]
-    with _damage_explained(path):
-        optimizer.load(load_file(path / "state.safetensors"), cursor.step)
+    with _damage_explained(found[-1]):
+        cursor, expected = _read(found[-1])
+        if expected not in (None, digest(found[-1] / STATE)):
+            raise ValueError(f"the bytes of {STATE} are not what was written")
+        optimizer.load(load_file(found[-1] / STATE), cursor.step)
     return cursor
 
 
@@ -89,7 +98,14 @@ def latest_cursor(folder: Path) -> Cursor | None:
     if not found:
         return None
     with _damage_explained(found[-1]):
-        return Cursor(**json.loads((found[-1] / "cursor.json").read_bytes()))
+        return _read(found[-1])[0]
+
+
+def _read(path: Path) -> tuple[Cursor, str | None]:
+    """A checkpoint's cursor, and the hash of its state where it is known."""
+    values = dict(json.loads((path / CURSOR).read_bytes()))
+    expected = values.pop(DIGEST, None)
+    return Cursor(**values), expected
 
 
 @contextmanager

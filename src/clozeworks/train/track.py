@@ -19,15 +19,17 @@ SELDOM = 10
 class Track:
     """Writes what happens; a line is flushed with every checkpoint, and at the end."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, done: int = 0) -> None:
+        """`done`: the steps that count of those already recorded; TensorBoard drops the others."""
+        self._folder, self._done = folder, done
         self._lines: IO[str]
         self._board: SummaryWriter
 
     def __enter__(self) -> Self:
         with explained(self._folder):
             self._lines = (self._folder / "metrics.jsonl").open("a", encoding="utf-8")
-            self._board = SummaryWriter(str(self._folder / "tensorboard"))
+            place = str(self._folder / "tensorboard")
+            self._board = SummaryWriter(place, purge_step=self._done + 1)
         return self
 
     def __exit__(
