@@ -113,7 +113,7 @@ def test_electras_names_lead_to_hugging_faces():
             "discriminator_predictions.dense_prediction.weight"
         ),
         "generator_predictions/LayerNorm/gamma": "generator_predictions.LayerNorm.weight",
-        "generator_lm_head/bias": "generator_lm_head.bias",
+        "generator_predictions/output_bias": "generator_lm_head.bias",
     }
     found = to_huggingface(dict.fromkeys(names, torch.zeros(1, 1)), FAMILIES.get("electra")())
     assert list(found) == list(names.values())
@@ -191,3 +191,11 @@ def test_missing_parts_are_named(checkpoint, tmp_path):
     with pytest.raises(UserError, match=r"several checkpoints; .*bert_model\.ckpt, other\.ckpt"):
         find_checkpoint(checkpoint)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", [INDEX, DATA, "bert_config.json", "vocab.txt"])
+def test_links_never_lead_out_of_the_folder(name, checkpoint, tmp_path):
+    (checkpoint / name).rename(tmp_path / name)
+    (checkpoint / name).symlink_to(tmp_path / name)
+    with pytest.raises(UserError, match=rf"{name} is a link that leads out"):
+        api.convert(api.ConvertRecipe(source=checkpoint, out=tmp_path / "out"))

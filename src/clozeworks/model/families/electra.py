@@ -55,6 +55,7 @@ class Electra(Public):
     architectures = classes("Electra", rtd="ForPreTraining")
     tensorflow = (
         (r"^discriminator_predictions/dense_1/", "discriminator_predictions/dense_prediction/"),
+        (r"^generator_predictions/output_bias$", "generator_lm_head/bias"),
     )
     ignored = ("position_ids", "generator_lm_head.weight")
     modules = {
