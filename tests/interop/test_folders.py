@@ -245,6 +245,24 @@ def test_labels_their_config_leaves_unsaid_are_known(tmp_path):
     assert open_model(bundle, task_of(bundle, load_tokenizer(tmp_path))).fresh == []
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"problem_type": "regression"},
+        {"problem_type": "multi_label_classification"},
+        {"id2label": {"0": "score"}},
+    ],
+    ids=str,
+)
+def test_a_classifier_that_does_not_choose_one_class_is_no_task_of_ours(changes, their_folder):
+    TOKENIZER.save(their_folder)
+    known = with_config(their_folder, {"problem_type": "single_label_classification"})
+    assert task_of(known, TOKENIZER).labels == LABELS
+    with pytest.raises(UserError, match="does not choose one class of several"):
+        task_of(with_config(their_folder, changes), TOKENIZER)
+    assert open_model(open_bundle(their_folder), make_task("mlm")).fresh == ["heads.mlm"]
+
+
 def test_minilm_is_equal_in_every_layer(minilm_folder):
     tokenizer, theirs = load_tokenizer(minilm_folder), AutoModel.from_pretrained(minilm_folder)
     state = load_file(minilm_folder / "model.safetensors")

@@ -55,7 +55,7 @@ class Bert(Public):
 
     def config(self, values: Mapping[str, Any]) -> EncoderConfig:
         activation = activation_of(values, "hidden_act")
-        return read_config(self.model_type, values, FIELDS, activation=activation)
+        return read_config(self.model_type, values, FIELDS, **BASE, activation=activation)
 
     def values(self, config: EncoderConfig) -> dict[str, Any]:
         activation = their_activation(config.activation)
