@@ -14,12 +14,12 @@ from clozeworks.core.bundle import CARD, GENERATOR, Bundle, Card
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import write_folder
 from clozeworks.core.records import as_json
-from clozeworks.interop.tensors import read_tensors, write_tensors
+from clozeworks.interop.tensors import check_numbers, read_tensors, write_tensors
 from clozeworks.model.config import EncoderConfig
 from clozeworks.model.encoder import initialise
 from clozeworks.model.families import FAMILIES, Family, family_named
 from clozeworks.model.heads import AnyEncoder, Model, encoder_of
-from clozeworks.model.names import State, their_names, to_ours, to_theirs
+from clozeworks.model.names import State, their_names, to_ours, to_theirs, without_copies
 from clozeworks.tasks.base import Task
 from clozeworks.text.tokenizer import Tokenizer
 
@@ -106,12 +106,15 @@ def open_with(
     `more`, by our names, come from elsewhere.
     """
     config, family = config_of(bundle), family_of(bundle)
-    theirs = _prefixed(_read(bundle), family)
+    theirs, apart = without_copies(_prefixed(_read(bundle), family), family.tied)
     with _named(bundle):
         ours = under_our_names(theirs, config, _heads_there(bundle, family), without)
         own = tuple(f"heads.{name}." for name in anew)
         kept = {name: tensor for name, tensor in ours.items() if not name.startswith(own)}
-        return filled(config, {**kept, **more}, build, seed, without)
+        opened = filled(config, {**kept, **more}, build, seed, without)
+        if "mlm" in opened.model.heads.keys() - anew:
+            _refuse_apart(apart, without)
+        return opened
 
 
 def _generators(bundle: Bundle) -> State:
@@ -120,9 +123,21 @@ def _generators(bundle: Bundle) -> State:
     if inner is None:
         return {}
     config, family = config_of(inner), family_of(inner)
-    theirs = _prefixed(_read(inner), family)
+    theirs, apart = without_copies(_prefixed(_read(inner), family), family.tied)
+    with _named(inner):
+        _refuse_apart(apart)
     ours = under_our_names(theirs, config, heads_of(inner), frozenset())
     return {f"{GENERATOR}.{name}": tensor for name, tensor in ours.items()}
+
+
+def _refuse_apart(apart: Mapping[str, str], without: Collection[str] = ()) -> None:
+    """Raise UserError naming a tensor that should be a copy of another and is not."""
+    for name, twin in apart.items():
+        if name not in without:
+            raise UserError(
+                f"{name} is not the same as {twin}: an output embedding of its own is not "
+                f"supported; leave it out: clozeworks convert … --leave-out {name}"
+            )
 
 
 def under_our_names(
@@ -142,6 +157,7 @@ def under_our_names(
             f"{_some(unknown)}; correct config.json, or leave them out: "
             "clozeworks convert … --leave-out NAME"
         )
+    check_numbers({name: tensor for name, tensor in theirs.items() if name in known})
     return to_ours(theirs, family.names(heads), layers)
 
 

@@ -110,7 +110,10 @@ class Albert(Public):
         (r"^cls/seq_relationship/", "sop_classifier/classifier/"),
         (r"^output_(weights|bias)$", r"classifier/output_\1"),
     )
-    ignored = ("position_ids", "predictions.decoder.weight", "predictions.decoder.bias")
+    tied: ClassVar[Mapping[str, str]] = {
+        "predictions.decoder.weight": "albert.embeddings.word_embeddings.weight",
+        "predictions.decoder.bias": "predictions.bias",
+    }
     modules = _MODULES
     tensors = bert_embeddings("albert.")
     by_head = _HEADS

@@ -89,6 +89,7 @@ class Public:
     by_head: Mapping[str, Names]
     """What each head adds: its modules, and tensors such as `heads.mlm.bias`."""
     tensorflow: Sequence[tuple[str, str]] = ()
+    ignored = ("position_ids",)
 
     def names(self, heads: Heads) -> Table:
         """The names in the class with these heads; a head may name the pooler anew."""
@@ -113,6 +114,7 @@ class Own:
     tokenizer = "WordPiece"
     architectures: Mapping[Heads, str] = {}
     ignored: tuple[str, ...] = ()
+    tied: Mapping[str, str] = {}
     tensorflow: tuple[tuple[str, str], ...] = ()
     modules: tuple[str, ...]
     """The encoder's modules that have a weight and a bias."""

@@ -48,7 +48,10 @@ class Bert(Public):
     }
     architectures = classes("Bert", nsp="ForNextSentencePrediction", mlm_nsp="ForPreTraining")
     tensorflow = ((r"^output_(weights|bias)$", r"classifier/output_\1"),)
-    ignored = ("position_ids", "cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
+    tied: ClassVar[Mapping[str, str]] = {
+        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+        "cls.predictions.decoder.bias": "cls.predictions.bias",
+    }
     modules = {**bert_modules("bert."), "pooler.dense": "bert.pooler.dense"}
     tensors = bert_embeddings("bert.")
     by_head = _HEADS

@@ -68,7 +68,9 @@ class Distilbert(Public):
         "base": _BASE,
     }
     architectures = classes("DistilBert")
-    ignored = ("position_ids", "vocab_projector.weight")
+    tied: ClassVar[Mapping[str, str]] = {
+        "vocab_projector.weight": "distilbert.embeddings.word_embeddings.weight"
+    }
     modules = _MODULES
     tensors = _TENSORS
     by_head = _HEADS

@@ -72,7 +72,9 @@ class Electra(Public):
         (r"^discriminator_predictions/dense_1/", "discriminator_predictions/dense_prediction/"),
         (r"^generator_predictions/output_bias$", "generator_lm_head/bias"),
     )
-    ignored = ("position_ids", "generator_lm_head.weight")
+    tied: ClassVar[Mapping[str, str]] = {
+        "generator_lm_head.weight": "electra.embeddings.word_embeddings.weight"
+    }
     modules = {
         **bert_modules("electra."),
         "encoder.embeddings.project": "electra.embeddings_project",

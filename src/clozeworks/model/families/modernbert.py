@@ -106,7 +106,7 @@ class Modernbert(Public):
         "large": _size(28, hidden_size=1024, num_heads=16, inner_size=2624),
     }
     architectures = classes("ModernBert")
-    ignored = ("decoder.weight",)
+    tied: ClassVar[Mapping[str, str]] = {"decoder.weight": "model.embeddings.tok_embeddings.weight"}
     modules = _MODULES
     tensors = _TOKENS
     by_head = _HEADS

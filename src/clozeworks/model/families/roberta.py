@@ -62,7 +62,10 @@ class Roberta(Public):
         "large": {**LARGE, **_OWN},
     }
     architectures = classes("Roberta")
-    ignored = ("position_ids", "lm_head.decoder.weight", "lm_head.decoder.bias")
+    tied: ClassVar[Mapping[str, str]] = {
+        "lm_head.decoder.weight": "roberta.embeddings.word_embeddings.weight",
+        "lm_head.decoder.bias": "lm_head.bias",
+    }
     modules = {**bert_modules("roberta."), "pooler.dense": "roberta.pooler.dense"}
     tensors = bert_embeddings("roberta.")
     by_head = _HEADS
