@@ -54,7 +54,9 @@ def test_every_tensor_has_a_name_there_and_comes_back(name, task):
     state = {n: p.detach() for n, p in model.named_parameters()}
     table, layers = family.names(frozenset({task})), family.layers(model.config)
     theirs = to_theirs(state, table, layers)
-    assert not any(n.endswith(family.ignored) for n in theirs if family.ignored)
+    assert not any(n.endswith((*family.ignored, *family.tied)) for n in theirs)
+    if task == "mlm":
+        assert set(family.tied.values()) <= their_names(table, layers).keys()
     assert sum(t.numel() for t in theirs.values()) == sum(t.numel() for t in state.values())
     ours = to_ours(theirs, table, layers)
     assert state.keys() <= ours.keys()

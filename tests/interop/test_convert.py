@@ -1,6 +1,7 @@
 """Laws of models from elsewhere: by name, as word vectors, in parts; and what is refused."""
 
 import json
+import shutil
 import struct
 import sys
 from importlib import import_module
@@ -18,6 +19,7 @@ from clozeworks.interop.hub import local
 from clozeworks.interop.huggingface import labels_of, open_model, write_bundle
 from clozeworks.interop.tensors import read_tensors
 from clozeworks.model.families.bert import Bert
+from clozeworks.text.load import load_tokenizer
 from tiny import LABELS, TOKENIZER, make_model, make_task
 
 
@@ -269,10 +271,56 @@ def test_an_index_never_leads_out_of_its_folder(folder, name):
         open_model(open_bundle(folder), make_task("classify"))
 
 
-def test_links_never_lead_out_of_the_folder(folder, tmp_path):
-    (folder / "config.json").rename(tmp_path / "config.json")
-    (folder / "config.json").symlink_to(tmp_path / "config.json")
-    with pytest.raises(UserError, match=r"config\.json is a link that leads out"):
+def linked_from(folder, name, elsewhere):
+    """Leave a link in the file's place, and the file elsewhere."""
+    elsewhere.mkdir(parents=True, exist_ok=True)
+    (folder / name).rename(elsewhere / name)
+    (folder / name).symlink_to(elsewhere / name)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "clozeworks.json"])
+@pytest.mark.parametrize(
+    ("home", "elsewhere"),
+    [
+        ("model", "other"),
+        ("snapshots/model", "other"),
+        ("models--a--b/snapshots/model", "blobs"),
+        ("models--a--b/snapshots/model", "models--a--b/other"),
+        ("models--a--b/snapshots/model", "models--a--c/blobs"),
+    ],
+)
+def test_links_never_lead_out_of_the_folder(name, home, elsewhere, folder, tmp_path):
+    place = tmp_path / "root" / home
+    shutil.copytree(folder, place)
+    linked_from(place, name, tmp_path / "root" / elsewhere)
+    with pytest.raises(UserError, match=rf"{name} is a link that leads out"):
+        open_bundle(place)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.txt", "tokenizer_config.json"])
+def test_links_of_a_tokenizer_stay_in_its_folder(name, folder, tmp_path):
+    linked_from(folder, name, tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=rf"{name} is a link that leads out"):
+        load_tokenizer(folder)
+    (folder / name).unlink()
+    (folder / f"real-{name}").write_bytes((tmp_path / "elsewhere" / name).read_bytes())
+    (folder / name).symlink_to(f"real-{name}")
+    assert load_tokenizer(folder).hash == TOKENIZER.hash
+
+
+def test_a_generator_in_a_cache_links_to_its_models_blobs(folder, tmp_path):
+    snapshot = tmp_path / "models--a--b" / "snapshots" / "1"
+    shutil.copytree(folder, snapshot)
+    shutil.copytree(folder, snapshot / "generator")
+    linked_from(snapshot / "generator", "config.json", tmp_path / "models--a--b" / "blobs")
+    assert open_bundle(snapshot).generator.config == open_bundle(folder).config
+
+
+def test_a_link_that_leads_in_a_circle_is_explained(folder):
+    (folder / "circle").symlink_to(folder / "circle")
+    open_bundle(folder)
+    (folder / "away").symlink_to("../nowhere")
+    with pytest.raises(UserError, match="away is a link that leads out"):
         open_bundle(folder)
 
 

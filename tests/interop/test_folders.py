@@ -246,6 +246,24 @@ def test_labels_their_config_leaves_unsaid_are_known(tmp_path):
     assert open_model(bundle, task_of(bundle, load_tokenizer(tmp_path))).fresh == []
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"problem_type": "regression"},
+        {"problem_type": "multi_label_classification"},
+        {"id2label": {"0": "score"}},
+    ],
+    ids=str,
+)
+def test_a_classifier_that_does_not_choose_one_class_is_no_task_of_ours(changes, their_folder):
+    TOKENIZER.save(their_folder)
+    known = with_config(their_folder, {"problem_type": "single_label_classification"})
+    assert task_of(known, TOKENIZER).labels == LABELS
+    with pytest.raises(UserError, match="does not choose one class of several"):
+        task_of(with_config(their_folder, changes), TOKENIZER)
+    assert open_model(open_bundle(their_folder), make_task("mlm")).fresh == ["heads.mlm"]
+
+
 def test_minilm_is_equal_in_every_layer(minilm_folder):
     tokenizer, theirs = load_tokenizer(minilm_folder), AutoModel.from_pretrained(minilm_folder)
     state = load_file(minilm_folder / "model.safetensors")
@@ -330,6 +348,59 @@ def test_missing_and_misshapen_tensors_are_named(their_folder):
     rewritten(their_folder, lambda state: whole | {gone: torch.zeros(31)})
     with pytest.raises(UserError, match=r"should be \[32\], \[31\] there"):
         open_model(open_bundle(their_folder), make_task("classify"))
+
+
+OTHER_NUMBERS = [
+    torch.int8,
+    torch.uint16,
+    torch.int64,
+    torch.bool,
+    torch.complex64,
+    torch.float8_e4m3fn,
+    torch.float8_e5m2,
+]
+
+
+@pytest.mark.parametrize("dtype", OTHER_NUMBERS, ids=str)
+@pytest.mark.parametrize("end", ["layer.1.output.dense.weight", "self.key.bias", "classifier.bias"])
+def test_weights_of_other_numbers_are_refused(end, dtype, their_folder):
+    def change(state):
+        return {n: t.to(dtype) if n.endswith(end) else t for n, t in state.items()}
+
+    rewritten(their_folder, change)
+    kind = str(dtype).removeprefix("torch.")
+    with pytest.raises(UserError, match=f"{end} holds numbers of type {kind}, .*float32"):
+        open_model(open_bundle(their_folder), make_task("classify"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_weights_of_any_floats_are_taken(dtype, their_folder):
+    expected = load_file(their_folder / "model.safetensors")["classifier.weight"].to(dtype).float()
+    rewritten(their_folder, lambda state: {n: t.to(dtype) for n, t in state.items()})
+    model, fresh = open_model(open_bundle(their_folder), make_task("classify"))
+    assert fresh == []
+    assert torch.equal(model.heads["classify"].dense.weight, expected)
+
+
+ODD = {
+    "a number for a name": lambda t: {3: t},
+    "sparse": lambda t: {"classifier.weight": t.to_sparse()},
+    "sparse rows": lambda t: {"classifier.weight": t.to_sparse_csr()},
+    "meta": lambda t: {"classifier.weight": t.to("meta")},
+    "quantized": lambda t: {"classifier.weight": torch.quantize_per_tensor(t, 0.1, 0, torch.qint8)},
+    "one number many times": lambda t: {"classifier.weight": t[:1, :1].expand(10**9, 10**9)},
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+def test_odd_tensors_in_a_bin_file_are_refused_in_one_line(odd, their_folder):
+    state = load_file(their_folder / "model.safetensors")
+    (their_folder / "model.safetensors").unlink()
+    torch.save({**state, **odd(state["classifier.weight"])}, their_folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"pytorch_model\.bin.* save the model|by name") as refusal:
+        open_model(open_bundle(their_folder), make_task("classify"))
+    assert "\n" not in str(refusal.value)
 
 
 def with_config(folder, changes):

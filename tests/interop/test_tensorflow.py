@@ -1,12 +1,14 @@
 """Laws of TensorFlow checkpoints: read tensor for tensor, and no damage goes unseen."""
 
+import json
 import random
 import shutil
 import tracemalloc
 
 import pytest
 import torch
-from transformers import BertConfig, BertForPreTraining
+from tf_writer import write_checkpoint
+from transformers import BertConfig, BertForPreTraining, ElectraConfig, ElectraForMaskedLM
 
 from clozeworks import api
 from clozeworks.core.bundle import open_bundle, read_json
@@ -81,7 +83,7 @@ def test_a_classifier_trained_with_googles_code_is_kept(checkpoint, tmp_path, mo
     tensors = {name: t for name, t in tensors.items() if not name.startswith("cls/")}
     head = {"output_weights": torch.randn(3, 4), "output_bias": torch.randn(3)}
     monkeypatch.setattr(tensorflow, "read_checkpoint", lambda prefix: {**tensors, **head})
-    made = api.convert(api.ConvertRecipe(source=checkpoint, out=tmp_path / "out"))
+    made = api.convert(api.ConvertRecipe(source=find_checkpoint(checkpoint), out=tmp_path / "out"))
     assert (made.heads, made.difference) == (["classify"], 0.0)
     written = read_tensors(tmp_path / "out" / "model.safetensors")
     assert torch.equal(written["classifier.weight"], head["output_weights"])
@@ -127,7 +129,7 @@ def test_electras_names_lead_to_hugging_faces():
             "discriminator_predictions.dense_prediction.weight"
         ),
         "generator_predictions/LayerNorm/gamma": "generator_predictions.LayerNorm.weight",
-        "generator_lm_head/bias": "generator_lm_head.bias",
+        "generator_predictions/output_bias": "generator_lm_head.bias",
     }
     found = to_huggingface(dict.fromkeys(names, torch.zeros(1, 1)), FAMILIES.get("electra")())
     assert list(found) == list(names.values())
@@ -205,3 +207,66 @@ def test_missing_parts_are_named(checkpoint, tmp_path):
     with pytest.raises(UserError, match=r"several checkpoints; .*bert_model\.ckpt, other\.ckpt"):
         find_checkpoint(checkpoint)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", [INDEX, DATA, "bert_config.json", "vocab.txt"])
+def test_links_never_lead_out_of_the_folder(name, checkpoint, tmp_path):
+    (checkpoint / name).rename(tmp_path / name)
+    (checkpoint / name).symlink_to(tmp_path / name)
+    with pytest.raises(UserError, match=rf"{name} is a link that leads out"):
+        api.convert(api.ConvertRecipe(source=checkpoint, out=tmp_path / "out"))
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3])
+def test_a_checkpoint_in_several_data_files_is_read_whole(shards, checkpoint, tmp_path):
+    whole = read_checkpoint(checkpoint / "bert_model.ckpt")
+    prefix = tmp_path / "parts" / "model.ckpt"
+    prefix.parent.mkdir()
+    write_checkpoint(prefix, whole, shards)
+    assert len(list(prefix.parent.glob("*.data-*"))) == shards
+    assert same(read_checkpoint(find_checkpoint(prefix.parent)), whole)
+    last = prefix.with_name(f"model.ckpt.data-{shards - 1:05d}-of-{shards:05d}")
+    content = bytearray(last.read_bytes())
+    content[-1] ^= 1
+    last.write_bytes(content)
+    with pytest.raises(UserError, match=rf"{last.name}: the checksum of .* is wrong"):
+        read_checkpoint(prefix)
+    last.unlink()
+    with pytest.raises(UserError, match=rf"{last.name} does not exist"):
+        read_checkpoint(prefix)
+
+
+def googles_electra(theirs):
+    """An ELECTRA generator's tensors by the names Google's code gives them."""
+    renamed = {}
+    for name, tensor in theirs.items():
+        product = name.endswith(".weight") and tensor.dim() == 2 and "_embeddings." not in name
+        name = name.replace("generator_lm_head.bias", "generator_predictions/output_bias")
+        name = name.replace("_embeddings.weight", "_embeddings").replace("layer.", "layer_")
+        norm = "LayerNorm" in name
+        name = name.replace(".weight", ".gamma" if norm else ".kernel")
+        name = (name.replace(".bias", ".beta") if norm else name).replace(".", "/")
+        renamed[name] = tensor.t() if product else tensor
+    return renamed
+
+
+def test_googles_electra_generator_says_what_hugging_faces_says(checkpoint, tmp_path):
+    values = {
+        **read_json(checkpoint / "bert_config.json"),
+        "embedding_size": 6,
+        "model_type": "electra",
+    }
+    (checkpoint / "bert_config.json").write_text(json.dumps(values))
+    torch.manual_seed(0)
+    theirs = ElectraForMaskedLM(ElectraConfig(**values)).eval()
+    with torch.no_grad():
+        theirs.generator_lm_head.bias.normal_()
+    state = {n: t for n, t in theirs.state_dict().items() if n != "generator_lm_head.weight"}
+    for file in (INDEX, DATA):
+        (checkpoint / file).unlink()
+    write_checkpoint(checkpoint / "electra.ckpt", googles_electra(state), 2)
+    made = api.convert(api.ConvertRecipe(source=checkpoint, out=tmp_path / "out"))
+    assert (made.family, made.heads, made.difference) == ("electra", ["mlm"], 0.0)
+    ours = ElectraForMaskedLM.from_pretrained(tmp_path / "out").eval()
+    ids = torch.tensor([[2, 5, 6, 7, 3, 8, 9, 3]])
+    assert gap(ours(ids).logits, theirs(ids).logits) < 1e-6

@@ -21,8 +21,10 @@ from relatives import (
 
 from clozeworks.api import ConvertRecipe, convert
 from clozeworks.core.bundle import Card, open_bundle
+from clozeworks.core.errors import UserError
+from clozeworks.interop.foreign import take_bundle
 from clozeworks.interop.huggingface import open_with, write_bundle
-from clozeworks.interop.tensors import read_tensors
+from clozeworks.interop.tensors import read_tensors, write_tensors
 from clozeworks.model import attention, encoder, rotary
 from clozeworks.model.families import FAMILIES
 from clozeworks.model.heads import Model, encoder_of
@@ -111,6 +113,53 @@ def test_another_class_starts_from_the_same_tensors_as_theirs(name, head, tmp_pa
     assert all(torch.equal(ours[key], state[key]) for key in both)
     assert len(both) >= 4 * 12 or name == "albert"
     assert name != "modernbert" or head == "qa" or "head.dense.weight" in both
+
+
+def with_copies(name, folder, change=lambda end, tensor: tensor):
+    """Their folder with masked-token head, the copies of tied tensors in it written out."""
+    theirs = their_model(name, frozenset({"mlm"}))
+    theirs.save_pretrained(folder)
+    file = folder / "model.safetensors"
+    state = read_tensors(file)
+    tied = FAMILIES.get(name).tied
+    copies = {end: change(end, state[twin].clone()) for end, twin in tied.items()}
+    write_tensors(file, {**state, **copies})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_copies_of_tied_tensors_are_passed_over(name, tmp_path):
+    with_copies(name, tmp_path)
+    opened(tmp_path, frozenset({"mlm"}))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_should_be_a_copy_and_is_not_is_refused(name, tmp_path):
+    """transformers 5 keeps the two apart; a model without a masked-token head needs neither."""
+    for end, twin in FAMILIES.get(name).tied.items():
+        with_copies(name, tmp_path / end, lambda e, t, end=end: t + 1 if e == end else t)
+        theirs, told = transformers.AutoModelForMaskedLM.from_pretrained(
+            tmp_path / end, output_loading_info=True
+        )
+        assert not told["unexpected_keys"]
+        assert not torch.equal(theirs.get_parameter(end), theirs.get_parameter(twin))
+        with pytest.raises(UserError, match=f"{end} is not the same as .*--allow-missing {end}"):
+            opened(tmp_path / end, frozenset({"mlm"}))
+        bundle = open_bundle(tmp_path / end)
+        assert end in take_bundle(bundle, [end]).left_out
+        open_with(bundle, build({"tag"}))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_copy_alone_stands_for_both(name, tmp_path):
+    theirs = their_model(name, frozenset({"mlm"}))
+    theirs.save_pretrained(tmp_path)
+    right = opened(tmp_path, frozenset({"mlm"})).state_dict()
+    state = read_tensors(tmp_path / "model.safetensors")
+    for end, twin in FAMILIES.get(name).tied.items():
+        state[end] = state.pop(twin)
+    write_tensors(tmp_path / "model.safetensors", state)
+    found = opened(tmp_path, frozenset({"mlm"})).state_dict()
+    assert all(torch.equal(found[key], right[key]) for key in right)
 
 
 def with_config(model, changes):

@@ -166,12 +166,12 @@ Read = tuple[Model, Tokenizer, Card, Mapping[str, Any]]
 
 def _read(recipe: ConvertRecipe) -> Read:
     """What the source holds."""
-    source = existing(local(recipe.source), "checkpoint")
-    if is_vectors(source):
-        return _of_vectors(source, recipe)
-    prefix = tensorflow.find_checkpoint(source)
+    source = local(recipe.source)
+    prefix = tensorflow.find_checkpoint(source)  # its name, without .index, is that of no file
     if prefix is not None:
         return _of_tensorflow(prefix, recipe)
+    if is_vectors(existing(source, "checkpoint")):
+        return _of_vectors(source, recipe)
     bundle = open_bundle(source)
     if bundle.generator is not None:
         say(f"the generator beside the model is left out; for it, convert {bundle.generator.path}")

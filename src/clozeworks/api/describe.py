@@ -105,7 +105,8 @@ def _parts(
         "parameters": f"{sum(counted.values()):,} ({embeddings:,} of them in the embeddings)",
         "heads": _heads(sizes, tables, named),
     }
-    if other := sorted(n for n in sizes.keys() - known.keys() if not n.endswith(family.ignored)):
+    passed_over = (*family.ignored, *family.tied)
+    if other := sorted(n for n in sizes.keys() - known.keys() if not n.endswith(passed_over)):
         more = f" and {len(other) - SHOWN} more" if len(other) > SHOWN else ""
         lines["unknown"] = ", ".join(other[:SHOWN]) + more
     return lines

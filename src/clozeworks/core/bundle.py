@@ -1,6 +1,8 @@
 """A Bundle is a model folder: a Hugging Face folder plus `clozeworks.json`, the card."""
 
 import json
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -138,22 +140,28 @@ def open_bundle(path: str | Path) -> Bundle:
         ]
         hint = f"; did you mean {inner[0]}?" if inner else ""
         raise UserError(f"{path} is not a model folder: config.json is missing{hint}")
-    _check_links(path)
+    check_links(path.iterdir())
     values = read_json(path / CARD) if (path / CARD).exists() else {}
     return Bundle(path, read_json(path / "config.json"), validated(Card, values, str(path / CARD)))
 
 
-def _check_links(folder: Path) -> None:
-    """Raise UserError if a file of the folder stands for one elsewhere.
+def check_links(files: Iterable[Path]) -> None:
+    """Raise UserError if one of the files stands for one outside its folder.
 
     In a Hugging Face cache a model's files are links into its own `blobs`, which is not elsewhere.
     """
-    root = folder.resolve()
-    if root.parent.name == "snapshots":
-        root = root.parents[1]
-    for file in folder.iterdir():
-        if file.is_symlink() and not file.resolve().is_relative_to(root):
+    for file in files:
+        if not file.is_symlink():
+            continue
+        target, home = Path(os.path.realpath(file)), file.parent.resolve()
+        if not any(target.is_relative_to(place) for place in (home, *_blobs(home))):
             raise UserError(f"{file} is a link that leads out of its folder; copy the file there")
+
+
+def _blobs(home: Path) -> list[Path]:
+    """Where a Hugging Face cache (`models--…/snapshots/REVISION`) keeps what a folder links to."""
+    models = [place.parents[1] for place in (home, home.parent) if place.parent.name == "snapshots"]
+    return [model / "blobs" for model in models if model.name.startswith("models--")]
 
 
 def read_json(path: Path, remedy: str = "copy it again") -> dict[str, Any]:

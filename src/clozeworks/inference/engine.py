@@ -107,6 +107,20 @@ def task_of(bundle: Bundle, tokenizer: Tokenizer) -> Task:
             f"{bundle.path} is a bare encoder, trained for no task; fine-tune it first: "
             f"clozeworks finetune classify … --model {bundle.path}"
         )
-    task = create(name, card.settings, tokenizer.vocabulary, labels_of(bundle))
+    labels = labels_of(bundle)
+    if name == "classify":
+        _check_one_of_several(bundle, labels)
+    task = create(name, card.settings, tokenizer.vocabulary, labels)
     task.calibration = card.calibration
     return task
+
+
+def _check_one_of_several(bundle: Bundle, labels: list[str]) -> None:
+    """Raise UserError if a classifier from elsewhere does not choose one class of several."""
+    kind = bundle.config.get("problem_type")
+    if kind not in (None, "single_label_classification") or len(labels) == 1:
+        raise UserError(
+            f"{bundle.path} does not choose one class of several: problem_type = {kind!r}, "
+            f"{len(labels)} label{'' if len(labels) == 1 else 's'}; use a model that does, or "
+            f"fine-tune it: clozeworks finetune classify … --model {bundle.path}"
+        )

@@ -13,11 +13,13 @@ from clozeworks.interop.huggingface import (
     PRETRAINING,
     check_whole,
     config_of,
+    family_of,
     filled,
     heads_of,
     known_names,
     labels_of,
     named,
+    refuse_apart,
     tensors_of,
     under_our_names,
 )
@@ -42,11 +44,14 @@ class Taken(NamedTuple):
 
 def take_bundle(bundle: Bundle, allowed: Collection[str] = ()) -> Taken:
     """The whole model of a Hugging Face folder, as `take`."""
-    theirs, config = tensors_of(bundle), config_of(bundle)
+    (theirs, apart), config = tensors_of(bundle), config_of(bundle)
     told = bundle.card.labels is not None or bundle.config.get("id2label") is not None
     with named(bundle):
         heads = heads_there(theirs, config, heads_of(bundle))
-        return take(theirs, config, heads, labels_of(bundle) if told else None, allowed)
+        if "mlm" in heads:
+            refuse_apart(apart, {*allowed, *(family_of(bundle).prefix + name for name in allowed)})
+        taken = take(theirs, config, heads, labels_of(bundle) if told else None, allowed)
+        return taken._replace(left_out=sorted([*taken.left_out, *apart]))
 
 
 def take(

@@ -14,12 +14,19 @@ from clozeworks.core.bundle import CARD, GENERATOR, Bundle, Card
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import write_folder
 from clozeworks.core.records import as_json
-from clozeworks.interop.tensors import read_tensors, write_tensors
+from clozeworks.interop.tensors import check_numbers, read_tensors, write_tensors
 from clozeworks.model.config import EncoderConfig
 from clozeworks.model.encoder import initialise
 from clozeworks.model.families import FAMILIES, Family, family_named
 from clozeworks.model.heads import AnyEncoder, Model, encoder_of
-from clozeworks.model.names import State, sources_of, their_names, to_ours, to_theirs
+from clozeworks.model.names import (
+    State,
+    sources_of,
+    their_names,
+    to_ours,
+    to_theirs,
+    without_copies,
+)
 from clozeworks.tasks.base import Task
 from clozeworks.text.tokenizer import Tokenizer
 
@@ -104,17 +111,24 @@ def open_with(
     Tensors in `more`, by our names, come from elsewhere.
     """
     config, family = config_of(bundle), family_of(bundle)
-    theirs = tensors_of(bundle)
+    theirs, apart = tensors_of(bundle)
     with named(bundle):
         ours = under_our_names(theirs, config, _heads_there(bundle, family))
         own = tuple(f"heads.{name}." for name in anew)
         kept = {name: tensor for name, tensor in ours.items() if not name.startswith(own)}
-        return filled(config, {**kept, **more}, build, seed, theirs)
+        opened = filled(config, {**kept, **more}, build, seed, theirs)
+        if "mlm" in opened.model.heads.keys() - anew:
+            refuse_apart(apart)
+        return opened
 
 
-def tensors_of(bundle: Bundle) -> State:
-    """Every tensor of the folder by Hugging Face's name in a model with heads."""
-    return _prefixed(_read(bundle), family_of(bundle))
+def tensors_of(bundle: Bundle) -> tuple[State, dict[str, str]]:
+    """Every tensor of the folder by Hugging Face's name in a model with heads, but for copies.
+
+    Also the names of those that should be copies of others and are none, with the others'.
+    """
+    family = family_of(bundle)
+    return without_copies(_prefixed(_read(bundle), family), family.tied)
 
 
 def _generators(bundle: Bundle) -> State:
@@ -122,8 +136,21 @@ def _generators(bundle: Bundle) -> State:
     inner = bundle.generator
     if inner is None:
         return {}
-    ours = under_our_names(tensors_of(inner), config_of(inner), heads_of(inner))
+    theirs, apart = tensors_of(inner)
+    with named(inner):
+        refuse_apart(apart)
+    ours = under_our_names(theirs, config_of(inner), heads_of(inner))
     return {f"{GENERATOR}.{name}": tensor for name, tensor in ours.items()}
+
+
+def refuse_apart(apart: Mapping[str, str], allowed: Collection[str] = ()) -> None:
+    """Raise UserError naming a tensor that should be a copy of another and is not."""
+    for name, twin in apart.items():
+        if name not in allowed:
+            raise UserError(
+                f"{name} is not the same as {twin}: an output embedding of its own is not "
+                f"supported; leave it out: clozeworks convert … --allow-missing {name}"
+            )
 
 
 def under_our_names(theirs: State, config: EncoderConfig, heads: frozenset[str]) -> State:
@@ -138,6 +165,7 @@ def under_our_names(theirs: State, config: EncoderConfig, heads: frozenset[str])
             f"{_some(unknown)}; correct config.json, or leave them out: "
             "clozeworks convert … --allow-missing NAME"
         )
+    check_numbers(theirs)
     return to_ours(theirs, family.names(heads), family.layers(config))
 
 

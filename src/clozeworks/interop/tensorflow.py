@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from clozeworks.core.bundle import check_links
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import existing, explained
 from clozeworks.interop.sstable import masked_crc, read_table, varint
@@ -56,11 +57,13 @@ def read_checkpoint(prefix: Path) -> dict[str, Tensor]:
     """The weights of a checkpoint by TensorFlow's names, in fp32.
 
     What an optimizer left is skipped, but every tensor's checksum is verified. Raises UserError
-    naming a file that is missing, cut short or altered.
+    naming a file that is missing, cut short, altered, or a link that leads out of its folder.
     """
+    check_links([Path(f"{prefix}.index")])
     table = read_table(Path(f"{prefix}.index"))
     shards, entries = _entries(prefix, table)
     paths = [Path(f"{prefix}.data-{i:05d}-of-{shards:05d}") for i in range(shards)]
+    check_links(paths)
     sizes = [existing(path).stat().st_size for path in paths]
     for name, entry in entries.items():
         _check_place(name, entry, paths, sizes)
@@ -228,11 +231,12 @@ def find_checkpoint(folder: Path) -> Path | None:
 
 
 def config_beside(prefix: Path) -> Path:
-    """The config in a checkpoint's folder; raises UserError if there is none."""
+    """The config in a checkpoint's folder; raises UserError if there is none of its own."""
     found = [prefix.parent / name for name in CONFIGS if (prefix.parent / name).exists()]
     found += sorted(prefix.parent.glob("*config*.json"))
     if not found:
         raise UserError(f"{prefix.parent} holds no config ({', '.join(CONFIGS)}); copy it there")
+    check_links(found[:1])
     return found[0]
 
 

@@ -13,13 +13,16 @@ from torch import Tensor
 
 from clozeworks.core.errors import UserError
 
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+"""The types of number that weights are stored in."""
 _SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a `.safetensors` or PyTorch `.bin` file by name, on the CPU.
 
-    Raises UserError if the file is damaged, or a pickle that holds more than tensors.
+    Raises UserError if the file is damaged, a pickle that holds more than tensors, or holds tensors
+    whose numbers are not all there.
     """
     try:
         if path.suffix == ".safetensors":
@@ -36,7 +39,35 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} is damaged or cut short ({reason}); copy it again") from error
     if not isinstance(state, dict):
         raise UserError(f"{path} holds a {type(state).__name__}; it should hold tensors by name")
-    return {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    found = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    for name, tensor in found.items():
+        if not isinstance(name, str):
+            raise UserError(f"{path} calls a tensor {name!r}; it should hold tensors by name")
+        if not _is_whole(tensor):
+            raise UserError(
+                f"{path}: {name} is sparse or quantized, or its numbers are not in the file; "
+                "save the model again as .safetensors"
+            )
+    return found
+
+
+def _is_whole(tensor: Tensor) -> bool:
+    """Whether the file holds each of a tensor's numbers."""
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+
+
+def check_numbers(state: Mapping[str, Tensor]) -> None:
+    """Raise UserError naming a tensor that holds something else than floating-point numbers."""
+    for name, tensor in state.items():
+        if tensor.dtype not in FLOATS:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise UserError(
+                f"{name} holds numbers of type {kind}, which are no weights as they stand "
+                f"(choices: {', '.join(str(d).removeprefix('torch.') for d in FLOATS)}); open the "
+                "model it was made from"
+            )
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:

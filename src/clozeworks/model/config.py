@@ -8,6 +8,8 @@ from clozeworks.core.config import Settings
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "tanh"]
 Positions = Literal["learned", "sinusoidal", "rotary", "none"]
+MOST_LAYERS = 1_000
+MOST_POSITIONS = 10_000_000
 
 
 class EncoderConfig(Settings):
@@ -22,7 +24,7 @@ class EncoderConfig(Settings):
     """Rows of the token embedding."""
     hidden_size: int = Field(default=256, gt=0, le=65_536)
     """Width of a token vector (H)."""
-    num_layers: int = Field(default=4, gt=0, le=1_000)
+    num_layers: int = Field(default=4, gt=0, le=MOST_LAYERS)
     """Encoder layers a token passes through (L)."""
     num_heads: int = Field(default=4, gt=0)
     """Attention heads (A); must divide the width."""
@@ -30,7 +32,7 @@ class EncoderConfig(Settings):
     """Width inside the feed-forward part."""
     activation: Activation = "gelu"
     """Activation of the feed-forward part: exact GELU, its tanh approximation, ReLU, or tanh."""
-    max_positions: int = Field(default=512, gt=0, le=10_000_000)
+    max_positions: int = Field(default=512, gt=0, le=MOST_POSITIONS)
     """Longest sequence the positions allow."""
     num_segments: int = Field(default=2, ge=0, le=65_536)
     """Rows of the segment (token type) embedding; 0 for a model without one."""
@@ -59,7 +61,7 @@ class EncoderConfig(Settings):
     """Base of the rotary frequencies."""
     local_theta: float = Field(default=10_000.0, gt=0)
     """The same in local layers."""
-    local_window: int = Field(default=64, gt=0)
+    local_window: int = Field(default=64, gt=0, le=MOST_POSITIONS)
     """How far a token of a local layer sees, to either side."""
     local_layers: tuple[int, ...] = ()
     """The layers, from 0, that see only so far."""
@@ -75,9 +77,9 @@ class EncoderConfig(Settings):
     """Whether the products of the feed-forward part have a bias."""
     gated: bool = False
     """Whether the feed-forward part multiplies its activation with a second half (GeGLU)."""
-    groups: int | None = Field(default=None, gt=0)
+    groups: int | None = Field(default=None, gt=0, le=MOST_LAYERS)
     """Layers are shared in this many groups (ALBERT); absent: every layer is its own."""
-    group_layers: int = Field(default=1, gt=0)
+    group_layers: int = Field(default=1, gt=0, le=MOST_LAYERS)
     """Distinct layers in a group, run one after another."""
 
     recurrent: Literal["lstm", "gru"] | None = None
@@ -109,6 +111,11 @@ class EncoderConfig(Settings):
             )
         if self.groups is not None and self.num_layers % self.groups:
             raise ValueError(f"{self.num_layers} layers do not divide into {self.groups} groups")
+        if self.num_layers * self.group_layers > MOST_LAYERS:
+            raise ValueError(
+                f"{self.num_layers} layers of {self.group_layers} each are more than "
+                f"{MOST_LAYERS:,} in all"
+            )
         if self.recurrent and self.hidden_size % 2:
             raise ValueError(f"width {self.hidden_size} does not halve into two directions")
         return self

@@ -20,25 +20,39 @@ _THEIRS: dict[Activation, str] = {
     "relu": "relu",
     "tanh": "tanh",
 }
-NEUTRAL: dict[str, tuple[Any, ...]] = {
+Neutral = Mapping[str, tuple[Any, ...]]
+"""Keys that would change the mathematics, or what is run, and the values with which they do not."""
+NEUTRAL: Neutral = {
     "is_decoder": (False,),
     "add_cross_attention": (False,),
     "tie_word_embeddings": (True,),
     "position_embedding_type": ("absolute",),
+    "directionality": ("bidi",),
+    "use_bidirectional_attention": (True,),
+    "is_causal": (False,),
+    "alibi": (False,),
+    "alibi_starting_size": (),
     "pruned_heads": ({},),
     "auto_map": (),
+    "quantization": ({}, False),
     "quantization_config": (),
+    "compression_config": (),
+    "quant_mode": (False,),
     "rope_scaling": (),
+    "partial_rotary_factor": (1,),
     "chunk_size_feed_forward": (0,),
     "tie_encoder_decoder": (False,),
     "num_experts": (),
     "is_encoder_decoder": (False,),
 }
-"""Keys that would change the mathematics, or what is run, and the values with which they do not."""
+"""Those of any family. A key that no family knows is passed over, as transformers does."""
+_QUANTIZED = "open the model it was quantized from"
 _REASONS = {
     "auto_map": "code that comes with a model is never run",
     "is_decoder": "a decoder is not an encoder",
-    "quantization_config": "open the model it was quantized from",
+    "quantization": _QUANTIZED,
+    "quantization_config": _QUANTIZED,
+    "compression_config": _QUANTIZED,
     "tie_word_embeddings": "an output embedding of its own is not supported",
 }
 
@@ -48,10 +62,10 @@ def read_config(
 ) -> EncoderConfig:
     """An EncoderConfig from their values: `fields` maps our keys to theirs, `given` are ours.
 
-    Absent and null keys take our defaults. Raises UserError naming a key whose value this encoder
-    does not have.
+    Absent and null keys take what is given, which must hold the family's defaults, or ours. Raises
+    UserError naming a key whose value this encoder does not have.
     """
-    _refuse(values)
+    refuse(values)
     taken = {
         ours: values[theirs] for ours, theirs in fields.items() if values.get(theirs) is not None
     }
@@ -59,15 +73,16 @@ def read_config(
     return validated(EncoderConfig, {"family": family, **given, **taken}, "config.json")
 
 
-def _refuse(values: Mapping[str, Any]) -> None:
-    for key, neutral in NEUTRAL.items():
+def refuse(values: Mapping[str, Any], neutral: Neutral = NEUTRAL) -> None:
+    """Raise UserError naming a key whose value is not a neutral one; absent and null ones are."""
+    for key, choices in neutral.items():
         value = values.get(key)
-        if value is not None and value not in neutral:
+        if value is not None and value not in choices:
             reason = _REASONS.get(key)
-            choices = f" (choices: {', '.join(map(repr, neutral))})" if neutral else ""
+            offered = f" (choices: {', '.join(map(repr, choices))})" if choices else ""
             raise UserError(
                 f"config.json: {key} = {value!r} is not supported"
-                + (f": {reason}" if reason else choices)
+                + (f": {reason}" if reason else offered)
             )
     for key in ("attn_implementation", "_attn_implementation"):
         if "/" in str(values.get(key) or ""):
@@ -75,6 +90,17 @@ def _refuse(values: Mapping[str, Any]) -> None:
                 f"config.json: {key} = {values[key]!r} names code elsewhere, which is never run; "
                 "remove the key"
             )
+
+
+def whole_number(values: Mapping[str, Any], key: str, default: int, least: int, most: int) -> int:
+    """Their value of a key that must be a whole number; raises UserError with its bounds."""
+    value = values.get(key)
+    value = default if value is None else value
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise UserError(
+            f"config.json: {key} = {value!r} should be a whole number from {least} to {most:,}"
+        )
+    return value
 
 
 def written_config(config: EncoderConfig, fields: Mapping[str, str]) -> dict[str, Any]:

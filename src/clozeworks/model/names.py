@@ -60,6 +60,24 @@ def to_theirs(ours: Mapping[str, Tensor], table: Table, layers: Items[str]) -> S
     return theirs
 
 
+def without_copies(
+    theirs: Mapping[str, Tensor], tied: Mapping[str, str]
+) -> tuple[State, dict[str, str]]:
+    """Tensors without copies of tied ones, and the names of copies that are none with their twins.
+
+    `tied` gives the ends of copies' names with their twins'. A copy whose twin is not there is it.
+    """
+    kept, apart = dict(theirs), {}
+    for name, tensor in theirs.items():
+        twin = next((twin for end, twin in tied.items() if name.endswith(end)), None)
+        if twin is None:
+            continue
+        del kept[name]
+        if not torch.equal(kept.setdefault(twin, tensor), tensor):
+            apart[name] = twin
+    return kept, apart
+
+
 def their_names(table: Table, layers: Items[str]) -> dict[str, str]:
     """Each of their names with ours, layers spelt out."""
     pairs = sources_of(table, layers).items()

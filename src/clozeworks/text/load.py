@@ -7,13 +7,15 @@ from typing import Any
 
 import tokenizers
 
-from clozeworks.core.bundle import CARD, Card, Fold, read_json
+from clozeworks.core.bundle import CARD, Card, Fold, check_links, read_json
 from clozeworks.core.config import validated
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import existing, read_lines
 from clozeworks.core.records import BERT_ROLES
 from clozeworks.text.tokenizer import Tokenizer
 
+FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json", CARD)
+"""The files of a folder that say what its tokenizer is."""
 _MARKER = re.compile(r"\[.*\]|<.*>")
 
 
@@ -22,12 +24,13 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
 
     The folding is restored from `clozeworks.json` where the folder has one. Where nothing says
     whether to lower-case, a vocabulary without upper-case letters means yes. Raises UserError if a
-    file is missing or damaged, is not WordPiece, or lacks a special token.
+    file is missing or damaged, is not WordPiece, lacks a special token, or leads out of the folder.
     """
     path = existing(path, "tokenizer")
     if path.is_file():
         read = _from_json if path.suffix == ".json" else _from_vocabulary
         return read(path, {}, Fold())
+    check_links(path / name for name in FILES)
     fold = Fold()
     if (path / CARD).exists():
         fold = validated(Card, read_json(path / CARD), str(path / CARD)).fold

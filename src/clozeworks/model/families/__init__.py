@@ -30,7 +30,9 @@ class Family(Protocol):
     modules: Collection[str]
     """Our names of its modules below the heads; the pooler's too, if its bare class has one."""
     ignored: tuple[str, ...]
-    """Ends of tensor names that carry nothing: buffers and copies of tied weights."""
+    """Ends of tensor names that carry nothing: buffers."""
+    tied: Mapping[str, str]
+    """Ends of the names of copies in its masked-token head → the name of what is copied."""
     tensorflow: Sequence[tuple[str, str]]
     """Patterns and replacements that lead from names in Google's checkpoints to Hugging Face's."""
 

@@ -15,7 +15,14 @@ from clozeworks.model.families.base import (
     bert_embeddings,
     classes,
 )
-from clozeworks.model.keys import activation_of, read_config, their_activation, written_config
+from clozeworks.model.keys import (
+    Neutral,
+    activation_of,
+    read_config,
+    refuse,
+    their_activation,
+    written_config,
+)
 
 _FIELDS = {
     **FIELDS,
@@ -30,6 +37,22 @@ _OWN: Size = {
     "dropout": 0.0,
     "attention_dropout": 0.0,
 }
+_XXLARGE: Size = {
+    **BASE,
+    **_OWN,
+    "hidden_size": 4096,
+    "num_heads": 64,
+    "inner_size": 16384,
+}
+"""What transformers takes where a config says nothing, too."""
+_NEUTRAL: Neutral = {
+    "net_structure_type": (0,),
+    "gap_size": (0,),
+    "num_memory_blocks": (0,),
+    "down_scale_factor": (1,),
+    "layers_to_keep": ([],),
+}
+"""What Google's configs speak of, and no published model has."""
 _LAYER = "albert.encoder.albert_layer_groups.{}."
 _ATTENTION = _LAYER + "attention."
 _MODULES: Names = {
@@ -69,7 +92,7 @@ class Albert(Public):
         "base": {**BASE, **_OWN},
         "large": {**LARGE, **_OWN},
         "xlarge": {**LARGE, **_OWN, "hidden_size": 2048, "inner_size": 8192},
-        "xxlarge": {**BASE, **_OWN, "hidden_size": 4096, "num_heads": 64, "inner_size": 16384},
+        "xxlarge": _XXLARGE,
     }
     architectures = classes("Albert", mlm_sop="ForPreTraining")
     tensorflow = (
@@ -87,7 +110,10 @@ class Albert(Public):
         (r"^cls/seq_relationship/", "sop_classifier/classifier/"),
         (r"^output_(weights|bias)$", r"classifier/output_\1"),
     )
-    ignored = ("position_ids", "predictions.decoder.weight", "predictions.decoder.bias")
+    tied: ClassVar[Mapping[str, str]] = {
+        "predictions.decoder.weight": "albert.embeddings.word_embeddings.weight",
+        "predictions.decoder.bias": "predictions.bias",
+    }
     modules = _MODULES
     tensors = bert_embeddings("albert.")
     by_head = _HEADS
@@ -98,8 +124,9 @@ class Albert(Public):
         return [f"{g}.albert_layers.{i}" for g in range(groups) for i in range(each)]
 
     def config(self, values: Mapping[str, Any]) -> EncoderConfig:
+        refuse(values, _NEUTRAL)
         activation = activation_of(values, "hidden_act", "gelu_new")
-        given = {"embedding_size": 128, "groups": 1, "activation": activation}
+        given = {**_XXLARGE, "activation": activation}
         return read_config(self.model_type, values, _FIELDS, **given)
 
     def values(self, config: EncoderConfig) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """What families have in common: BERT's names of things, and the form that is ours alone."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from clozeworks.core.config import validated
+from clozeworks.core.errors import UserError
 from clozeworks.model.config import EncoderConfig
 from clozeworks.model.families import Heads, Size
+from clozeworks.model.keys import refuse
 from clozeworks.model.names import Table, rows
 
 Names = dict[str, str | tuple[str, ...]]
@@ -25,6 +27,9 @@ FIELDS = {
     "pad_id": "pad_token_id",
 }
 """Our keys → those of BERT's config.json, which most families share."""
+
+_SHAPE = ("vocab_size", "hidden_size", "num_layers", "num_heads", "inner_size")
+"""What a folder of our own form never leaves unsaid."""
 
 MINI: Size = {"num_layers": 4, "hidden_size": 256, "num_heads": 4, "inner_size": 1024}
 BASE: Size = {"num_layers": 12, "hidden_size": 768, "num_heads": 12, "inner_size": 3072}
@@ -84,6 +89,7 @@ class Public:
     by_head: Mapping[str, Names]
     """What each head adds: its modules, and tensors such as `heads.mlm.bias`."""
     tensorflow: Sequence[tuple[str, str]] = ()
+    ignored = ("position_ids",)
 
     def names(self, heads: Heads) -> Table:
         """The names in the class with these heads; a head may name the pooler anew."""
@@ -103,10 +109,12 @@ class Own:
     form."""
 
     model_type: str
+    sizes: ClassVar[Mapping[str, Size]]
     prefix = ""
     tokenizer = "WordPiece"
     architectures: Mapping[Heads, str] = {}
     ignored: tuple[str, ...] = ()
+    tied: Mapping[str, str] = {}
     tensorflow: tuple[tuple[str, str], ...] = ()
     modules: tuple[str, ...]
     """The encoder's modules that have a weight and a bias."""
@@ -127,9 +135,14 @@ class Own:
         return numbered(config)
 
     def config(self, values: Mapping[str, Any]) -> EncoderConfig:
-        """Our own values; other keys are passed over."""
+        """Our own values; other keys are passed over, but for what changes the mathematics."""
+        refuse(values)
+        if missing := [key for key in _SHAPE if values.get(key) is None]:
+            raise UserError(f"config.json: {missing[0]!r} is missing; copy it again")
+        usual = next(iter(self.sizes.values()))
         known = {key: values[key] for key in EncoderConfig.model_fields if key in values}
-        return validated(EncoderConfig, known, "config.json")
+        own = {**usual, **known, "family": self.model_type}
+        return validated(EncoderConfig, own, "config.json")
 
     def values(self, config: EncoderConfig) -> dict[str, Any]:
         """Our own values."""

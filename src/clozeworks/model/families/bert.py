@@ -48,14 +48,17 @@ class Bert(Public):
     }
     architectures = classes("Bert", nsp="ForNextSentencePrediction", mlm_nsp="ForPreTraining")
     tensorflow = ((r"^output_(weights|bias)$", r"classifier/output_\1"),)
-    ignored = ("position_ids", "cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
+    tied: ClassVar[Mapping[str, str]] = {
+        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+        "cls.predictions.decoder.bias": "cls.predictions.bias",
+    }
     modules = {**bert_modules("bert."), "pooler.dense": "bert.pooler.dense"}
     tensors = bert_embeddings("bert.")
     by_head = _HEADS
 
     def config(self, values: Mapping[str, Any]) -> EncoderConfig:
         activation = activation_of(values, "hidden_act")
-        return read_config(self.model_type, values, FIELDS, activation=activation)
+        return read_config(self.model_type, values, FIELDS, **BASE, activation=activation)
 
     def values(self, config: EncoderConfig) -> dict[str, Any]:
         activation = their_activation(config.activation)

@@ -9,6 +9,7 @@ from clozeworks.model.families.base import BASE, MINI, Names, Public, classes
 from clozeworks.model.keys import activation_of, read_config, their_activation, written_config
 
 _OWN: Size = {"num_segments": 0, "pooler_activation": "relu"}
+_BASE: Size = {**BASE, **_OWN, "num_layers": 6}
 _FIELDS = {
     "vocab_size": "vocab_size",
     "hidden_size": "dim",
@@ -21,6 +22,12 @@ _FIELDS = {
     "init_std": "initializer_range",
     "pad_id": "pad_token_id",
 }
+_SYNONYMS = {
+    "dim": "hidden_size",
+    "n_layers": "num_hidden_layers",
+    "n_heads": "num_attention_heads",
+}
+"""What transformers takes for those keys as well."""
 _LAYER = "distilbert.transformer.layer.{}."
 _ATTENTION = _LAYER + "attention."
 _MODULES: Names = {
@@ -58,10 +65,12 @@ class Distilbert(Public):
     tokenizer = "WordPiece"
     sizes: ClassVar[Mapping[str, Size]] = {
         "mini": {**MINI, **_OWN},
-        "base": {**BASE, **_OWN, "num_layers": 6},
+        "base": _BASE,
     }
     architectures = classes("DistilBert")
-    ignored = ("position_ids", "vocab_projector.weight")
+    tied: ClassVar[Mapping[str, str]] = {
+        "vocab_projector.weight": "distilbert.embeddings.word_embeddings.weight"
+    }
     modules = _MODULES
     tensors = _TENSORS
     by_head = _HEADS
@@ -69,7 +78,9 @@ class Distilbert(Public):
     def config(self, values: Mapping[str, Any]) -> EncoderConfig:
         """Read config.json; waves, where it asks for them, are stored as learned positions."""
         activation = activation_of(values, "activation")
-        return read_config(self.model_type, values, _FIELDS, **_OWN, activation=activation)
+        known = {key: values.get(other) for key, other in _SYNONYMS.items()}
+        given = {**_BASE, "activation": activation}
+        return read_config(self.model_type, {**known, **values}, _FIELDS, **given)
 
     def values(self, config: EncoderConfig) -> dict[str, Any]:
         activation = their_activation(config.activation)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from clozeworks.core.errors import UserError
 from clozeworks.model.config import EncoderConfig
 from clozeworks.model.families import Size
 from clozeworks.model.families.base import (
@@ -17,9 +16,25 @@ from clozeworks.model.families.base import (
     bert_modules,
     classes,
 )
-from clozeworks.model.keys import activation_of, read_config, their_activation, written_config
+from clozeworks.model.keys import (
+    Neutral,
+    activation_of,
+    read_config,
+    refuse,
+    their_activation,
+    written_config,
+)
 
 _OWN: Size = {"head_activation": "gelu", "pooler_activation": "gelu"}
+_SMALL: Size = {**MINI, **_OWN, "num_layers": 12, "embedding_size": 128}
+_FIELDS = {**FIELDS, "embedding_size": "embedding_size"}
+_NEUTRAL: Neutral = {
+    "summary_type": ("first",),
+    "summary_activation": ("gelu",),
+    "summary_use_proj": (True,),
+    "summary_proj_to_labels": (False,),
+}
+"""How its class for multiple choice makes one vector of a sequence."""
 _HEADS: dict[str, Names] = {
     "mlm": {
         "heads.mlm.dense": "generator_predictions.dense",
@@ -48,15 +63,18 @@ class Electra(Public):
     tokenizer = "WordPiece"
     sizes: ClassVar[Mapping[str, Size]] = {
         "mini": {**MINI, **_OWN, "embedding_size": 128},
-        "small": {**MINI, **_OWN, "num_layers": 12, "embedding_size": 128},
+        "small": _SMALL,
         "base": {**BASE, **_OWN},
         "large": {**LARGE, **_OWN},
     }
     architectures = classes("Electra", rtd="ForPreTraining")
     tensorflow = (
         (r"^discriminator_predictions/dense_1/", "discriminator_predictions/dense_prediction/"),
+        (r"^generator_predictions/output_bias$", "generator_lm_head/bias"),
     )
-    ignored = ("position_ids", "generator_lm_head.weight")
+    tied: ClassVar[Mapping[str, str]] = {
+        "generator_lm_head.weight": "electra.embeddings.word_embeddings.weight"
+    }
     modules = {
         **bert_modules("electra."),
         "encoder.embeddings.project": "electra.embeddings_project",
@@ -65,19 +83,16 @@ class Electra(Public):
     by_head = _HEADS
 
     def config(self, values: Mapping[str, Any]) -> EncoderConfig:
-        for key, wanted in (("summary_type", "first"), ("summary_activation", "gelu")):
-            if (values.get(key) or wanted) != wanted:
-                raise UserError(
-                    f"config.json: {key} = {values[key]!r} is not supported (choices: {wanted!r})"
-                )
-        width = values.get("embedding_size", 128)
-        projected = {} if width == values.get("hidden_size", 256) else {"embedding_size": width}
-        given = {**_OWN, **projected, "activation": activation_of(values, "hidden_act")}
-        return read_config(self.model_type, values, FIELDS, **given)
+        refuse(values, _NEUTRAL)
+        activation = activation_of(values, "hidden_act")
+        given = {**_SMALL, "activation": activation}
+        config = read_config(self.model_type, values, _FIELDS, **given)
+        projected = config.embedding_size != config.hidden_size
+        return config if projected else config.model_copy(update={"embedding_size": None})
 
     def values(self, config: EncoderConfig) -> dict[str, Any]:
         return {
-            **written_config(config, FIELDS),
+            **written_config(config, _FIELDS),
             "embedding_size": config.embedding_width,
             "model_type": self.model_type,
             "hidden_act": their_activation(config.activation),

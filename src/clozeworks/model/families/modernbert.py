@@ -4,10 +4,18 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from clozeworks.core.errors import UserError, choose
-from clozeworks.model.config import EncoderConfig
+from clozeworks.model.config import MOST_LAYERS, MOST_POSITIONS, EncoderConfig
 from clozeworks.model.families import Size
 from clozeworks.model.families.base import MINI, Names, Public, classes
-from clozeworks.model.keys import activation_of, read_config, their_activation, written_config
+from clozeworks.model.keys import (
+    Neutral,
+    activation_of,
+    read_config,
+    refuse,
+    their_activation,
+    whole_number,
+    written_config,
+)
 
 _FIELDS = {
     "vocab_size": "vocab_size",
@@ -47,6 +55,8 @@ _DEFAULTS: Size = {
     "head_activation": "gelu",
     "pooler_activation": "gelu",
 }
+_GLOBAL, _LOCAL = "full_attention", "sliding_attention"
+_ROTARY: Neutral = {"rope_type": ("default",), "partial_rotary_factor": (1,)}
 _POOLING = {"cls": "first", "mean": "mean"}
 _LAYER = "model.layers.{}."
 _MODULES: Names = {
@@ -96,14 +106,13 @@ class Modernbert(Public):
         "large": _size(28, hidden_size=1024, num_heads=16, inner_size=2624),
     }
     architectures = classes("ModernBert")
-    ignored = ("decoder.weight",)
+    tied: ClassVar[Mapping[str, str]] = {"decoder.weight": "model.embeddings.tok_embeddings.weight"}
     modules = _MODULES
     tensors = _TOKENS
     by_head = _HEADS
 
     def config(self, values: Mapping[str, Any]) -> EncoderConfig:
-        if not values.get("decoder_bias", True):
-            raise UserError("config.json: decoder_bias = false is not supported (choices: true)")
+        refuse(values, {"decoder_bias": (True,)})
         head = activation_of(values, "classifier_activation")
         pooling = choose(str(values.get("classifier_pooling") or "cls"), _POOLING, "pooling")
         given = {
@@ -111,16 +120,15 @@ class Modernbert(Public):
             "head_activation": head,
             "pooler_activation": head,
             "pooling": _POOLING[pooling],
-            "local_window": max(1, int(values.get("local_attention") or 128) // 2),
+            "local_window": whole_number(values, "local_attention", 128, 2, MOST_POSITIONS) // 2,
             "local_layers": _local_layers(values),
             **_thetas(values),
         }
-        return read_config(self.model_type, values, _FIELDS, **{**_FIXED, **_DEFAULTS, **given})
+        return read_config(self.model_type, values, _FIELDS, **{**self.sizes["base"], **given})
 
     def values(self, config: EncoderConfig) -> dict[str, Any]:
-        kinds = {True: "sliding_attention", False: "full_attention"}
         local = set(config.local_layers)
-        thetas = {kinds[True]: config.local_theta, kinds[False]: config.theta}
+        thetas = {_LOCAL: config.local_theta, _GLOBAL: config.theta}
         return {
             **written_config(config, _FIELDS),
             "model_type": self.model_type,
@@ -129,7 +137,9 @@ class Modernbert(Public):
             "classifier_pooling": next(k for k, v in _POOLING.items() if v == config.pooling),
             "embedding_dropout": config.dropout,
             "local_attention": 2 * config.local_window,
-            "layer_types": [kinds[depth in local] for depth in range(config.num_layers)],
+            "layer_types": [
+                _LOCAL if depth in local else _GLOBAL for depth in range(config.num_layers)
+            ],
             "rope_parameters": {
                 kind: {"rope_type": "default", "rope_theta": theta}
                 for kind, theta in thetas.items()
@@ -139,26 +149,39 @@ class Modernbert(Public):
 
 def _local_layers(values: Mapping[str, Any]) -> tuple[int, ...]:
     """Which layers are local: named one by one, or all but every n-th."""
+    num_layers = whole_number(values, "num_hidden_layers", 22, 1, MOST_LAYERS)
     kinds = values.get("layer_types")
-    if kinds is not None:
-        return tuple(i for i, kind in enumerate(kinds) if kind == "sliding_attention")
-    every = int(values.get("global_attn_every_n_layers") or 3)
-    return tuple(i for i in range(int(values.get("num_hidden_layers") or 22)) if i % every)
+    if kinds is None:
+        every = whole_number(values, "global_attn_every_n_layers", 3, 1, MOST_LAYERS)
+        return tuple(depth for depth in range(num_layers) if depth % every)
+    if not isinstance(kinds, list) or len(kinds) != num_layers:
+        raise UserError(
+            f"config.json: layer_types should be a list of {num_layers} kinds, as "
+            "num_hidden_layers says"
+        )
+    named = [choose(str(kind), (_GLOBAL, _LOCAL), "layer type") for kind in kinds]
+    return tuple(depth for depth, kind in enumerate(named) if kind == _LOCAL)
 
 
-def _thetas(values: Mapping[str, Any]) -> dict[str, float]:
+def _thetas(values: Mapping[str, Any]) -> dict[str, Any]:
     """Rotary bases, in the form of today or that of the first release."""
-    given = values.get("rope_parameters") or {}
-    found = {}
+    given = _table(values.get("rope_parameters"), "rope_parameters")
+    for kind in given:
+        choose(kind, (_GLOBAL, _LOCAL), "rope_parameters for")
+    found: dict[str, Any] = {}
     for ours, kind, old, default in (
-        ("theta", "full_attention", "global_rope_theta", 160_000.0),
-        ("local_theta", "sliding_attention", "local_rope_theta", 10_000.0),
+        ("theta", _GLOBAL, "global_rope_theta", 160_000.0),
+        ("local_theta", _LOCAL, "local_rope_theta", 10_000.0),
     ):
-        one = given.get(kind) or {}
-        if one.get("rope_type", "default") != "default":
-            raise UserError(
-                f"config.json: rope_type = {one['rope_type']!r} is not supported "
-                "(choices: 'default')"
-            )
-        found[ours] = float(one.get("rope_theta") or values.get(old) or default)
+        one = _table(given.get(kind), f"rope_parameters for {kind}")
+        refuse(one, _ROTARY)
+        said = (one.get("rope_theta"), values.get(old))
+        found[ours] = next((theta for theta in said if theta is not None), default)
     return found
+
+
+def _table(value: Any, what: str) -> dict[str, Any]:
+    """A JSON object, empty where there is none; raises UserError if it is something else."""
+    if value is not None and not isinstance(value, dict):
+        raise UserError(f"config.json: {what} should be a JSON object, not {value!r}")
+    return value or {}

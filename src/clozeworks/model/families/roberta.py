@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from clozeworks.core.errors import UserError
-from clozeworks.model.config import EncoderConfig
+from clozeworks.model.config import MOST_POSITIONS, EncoderConfig
 from clozeworks.model.families import Size
 from clozeworks.model.families.base import (
     BASE,
@@ -17,7 +17,13 @@ from clozeworks.model.families.base import (
     bert_modules,
     classes,
 )
-from clozeworks.model.keys import activation_of, read_config, their_activation, written_config
+from clozeworks.model.keys import (
+    activation_of,
+    read_config,
+    their_activation,
+    whole_number,
+    written_config,
+)
 
 _OWN: Size = {
     "after_pad": True,
@@ -26,6 +32,8 @@ _OWN: Size = {
     "norm_eps": 1e-5,
     "head_activation": "gelu",
 }
+_DEFAULTS: Size = {**BASE, **_OWN, "num_segments": 2, "norm_eps": 1e-12}
+"""What transformers takes where a config says nothing, though no published model has it."""
 _HEADS: dict[str, Names] = {
     "mlm": {
         "heads.mlm.dense": "lm_head.dense",
@@ -54,16 +62,18 @@ class Roberta(Public):
         "large": {**LARGE, **_OWN},
     }
     architectures = classes("Roberta")
-    ignored = ("position_ids", "lm_head.decoder.weight", "lm_head.decoder.bias")
+    tied: ClassVar[Mapping[str, str]] = {
+        "lm_head.decoder.weight": "roberta.embeddings.word_embeddings.weight",
+        "lm_head.decoder.bias": "lm_head.bias",
+    }
     modules = {**bert_modules("roberta."), "pooler.dense": "roberta.pooler.dense"}
     tensors = bert_embeddings("roberta.")
     by_head = _HEADS
 
     def config(self, values: Mapping[str, Any]) -> EncoderConfig:
-        pad = values.get("pad_token_id")
-        pad = 1 if pad is None else pad
-        places = values.get("max_position_embeddings") or 514
-        if not isinstance(pad, int) or not isinstance(places, int) or places <= pad + 1:
+        pad = whole_number(values, "pad_token_id", 1, 0, MOST_POSITIONS)
+        places = whole_number(values, "max_position_embeddings", 512, 1, MOST_POSITIONS)
+        if places <= pad + 1:
             raise UserError(
                 f"config.json: max_position_embeddings = {places!r} and pad_token_id = {pad!r}: "
                 "positions are counted from pad_token_id + 1, so none is left"
@@ -73,9 +83,7 @@ class Roberta(Public):
             self.model_type,
             usable,
             FIELDS,
-            activation=activation_of(values, "hidden_act"),
-            after_pad=True,
-            head_activation="gelu",
+            **{**_DEFAULTS, "activation": activation_of(values, "hidden_act")},
         )
 
     def values(self, config: EncoderConfig) -> dict[str, Any]:
