@@ -11,6 +11,7 @@ from pydantic import Field
 from clozeworks import tasks
 from clozeworks.api.masking import prepare_masks, report_masks
 from clozeworks.api.model import adopt, keep, keep_best
+from clozeworks.api.pairing import check_pairs, described
 from clozeworks.api.watch import Losses, Watch, shown
 from clozeworks.core.bundle import open_bundle
 from clozeworks.core.config import Settings
@@ -20,7 +21,7 @@ from clozeworks.core.log import say
 from clozeworks.core.records import Ints
 from clozeworks.core.run import Run
 from clozeworks.data.order import ShardStream
-from clozeworks.data.pairs import Pairs, Plan, held_out
+from clozeworks.data.pairs import held_out
 from clozeworks.data.shards import MANIFEST, Shards
 from clozeworks.evaluation.probe import Probe, ProbeSettings
 from clozeworks.interop.hub import local
@@ -166,8 +167,9 @@ def _pretrain(recipe: PretrainRecipe, team: Team) -> Pretrained:
     judged_on = _judged_on(recipe, shards, held, task.judged)
     texts = {"": judged_on, **_others(recipe, shards, task.judged)}
     probe = Probe.of(recipe.probe, tokenizer, recipe.max_length) if recipe.probe.data else None
-    run = team.first(lambda: Run.start(recipe.out, "pretrain", recipe, has.inputs))
     stream = has.stream(recipe)
+    check_pairs(stream.plan(0), task.pairs)
+    run = team.first(lambda: Run.start(recipe.out, "pretrain", recipe, has.inputs))
     chances = frequencies(shards, train, tokenizer.vocabulary.size)
     unigram = unigram_loss(shards, held, chances)
     begin_with_frequencies(model, chances)
@@ -175,8 +177,8 @@ def _pretrain(recipe: PretrainRecipe, team: Team) -> Pretrained:
         f"{len(train):,} documents to learn from, {len(held):,} held out; "
         f"loss of guessing by frequency: {unigram:.3f} nats"
     )
-    say("to learn from: " + _described(stream.plan(0), task.pairs))
-    say("to judge on: " + _described(judged_on.plan(0), task.pairs))
+    say("to learn from: " + described(stream.plan(0), task.pairs))
+    say("to judge on: " + described(judged_on.plan(0), task.pairs))
     team.first(lambda: report_masks(run, task, stream, tokenizer, recipe.train.seed))
     losses = {name: _losses(recipe, task.judged, text) for name, text in texts.items()}
     watch = Watch(run, losses, _facts(recipe, unigram, shards), probe, recipe.probe)
@@ -244,7 +246,12 @@ def _stream(recipe: PretrainRecipe, shards: Shards, documents: Ints, task: Task)
 
 
 def _split(recipe: PretrainRecipe, shards: Shards) -> tuple[Ints, Ints]:
-    """The documents to learn from, and those held out."""
+    """The documents to learn from, and those held out; raises UserError where there is one."""
+    if shards.manifest.documents < 2:
+        raise UserError(
+            f"{shards.folder} holds one document, which cannot be divided into a part to learn "
+            "from and one to judge on; give at least two (a blank line ends one in a text file)"
+        )
     share = min(MOST_HELD_OUT, recipe.held_out_tokens / max(1, shards.manifest.tokens))
     return held_out(len(shards.documents) - 1, share)
 
@@ -288,22 +295,6 @@ def _before(recipe: PretrainRecipe, watch: Watch, model: Model) -> dict[str, flo
 def _facts(recipe: PretrainRecipe, unigram: float, shards: Shards) -> Facts:
     rate, warmup = recipe.train.lr, recipe.train.warmup
     return Facts(unigram, recipe.max_length, rate, warmup, total=0, corpus=shards.manifest.tokens)
-
-
-LABEL_ONE: dict[Pairs, str] = {"next": "from elsewhere", "order": "swapped"}
-"""What label 1 says of a second segment."""
-
-
-def _described(plan: Plan, kind: Pairs) -> str:
-    """What one epoch cuts from some documents, in a line."""
-    lengths = plan.lengths
-    line = f"{len(lengths):,} sequences an epoch, {lengths.sum() / max(1, len(lengths)):.0f} tokens"
-    if kind == "none" or plan.share is None:
-        return line
-    alone = (plan.labels < 0).mean()
-    cut = plan.trimmed / (plan.trimmed + lengths.sum())
-    line += f"; {plan.share:.1%} of second segments {LABEL_ONE[kind]}, {cut:.1%} trimmed"
-    return f"{line}, {alone:.1%} alone" if alone else line
 
 
 def _inputs(recipe: PretrainRecipe, shards: Shards) -> dict[str, str]:
