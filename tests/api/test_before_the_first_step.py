@@ -2,14 +2,10 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from clozeworks import api
-from clozeworks.api import sentences
-from clozeworks.api.sentences import check_pairs
 from clozeworks.core.errors import UserError
-from clozeworks.data.pairs import Plan
 from clozeworks.train.best import merit
 from tiny import make_task
 
@@ -62,56 +58,6 @@ def test_fine_tuning_knows_its_numbers_too(wish, desk, tmp_path):
             api.FinetuneRecipe.model_validate({**given, "out": tmp_path / "run", "train": train})
         )
     assert not (tmp_path / "run").exists()
-
-
-# === Pairs that teach nothing ===
-
-
-def prepared(desk, folder, documents):
-    """Shards of some documents, each a list of sentences."""
-    (folder / "corpus.txt").write_text("\n\n".join(map("\n".join, documents)), "utf-8")
-    recipe = {"tokenizer": desk / "tokenizer", "out": folder / "shards"}
-    api.prepare(api.PrepareRecipe(files=[folder / "corpus.txt"], **recipe))
-    return folder / "shards"
-
-
-SENTENCES = [f"the {a} {b} lamp late {c}." for a in "abcd" for b in "efgh" for c in "ijkl"]
-
-
-@pytest.mark.parametrize(
-    ("documents", "fault"),
-    [
-        ([[sentence] for sentence in SENTENCES], "are from elsewhere in pairs of 48 tokens"),
-        ([SENTENCES[:30], SENTENCES[30:]], "are in their place in pairs of 48 tokens"),
-    ],
-)
-def test_pairs_of_a_single_label_are_refused(documents, fault, desk, tmp_path):
-    shards = prepared(desk, tmp_path, documents)
-    with pytest.raises(UserError, match=rf"all second segments {fault}.*learn without pairs"):
-        api.pretrain(recipe_of(desk, tmp_path / "run", data=shards))
-    assert not (tmp_path / "run").exists()
-    assert api.pretrain(recipe_of(desk, tmp_path / "run", data=shards, task="mlm")).held_out
-
-
-@pytest.mark.parametrize(
-    ("ones", "trimmed", "words"),
-    [
-        (50, 0, []),
-        (70, 400, []),
-        (71, 0, ["71% of second segments are from elsewhere"]),
-        (29, 0, ["29% of second segments are from elsewhere"]),
-        (50, 700, ["41% of the text is trimmed away"]),
-        (99, 5000, ["99% of second segments", "83% of the text"]),
-    ],
-)
-def test_uneven_and_much_trimmed_pairs_are_told(ones, trimmed, words, monkeypatch):
-    said = []
-    monkeypatch.setattr(sentences, "say", said.append)
-    first, second = np.tile([[0, 4]], (100, 1)), np.tile([[4, 7]], (100, 1))
-    check_pairs(Plan(first, second, (np.arange(100) < ones).astype(np.int64), trimmed), "next", 10)
-    assert len(said) == len(words)
-    for line, word in zip(said, words, strict=True):
-        assert word in line and "longer --max-length" in line
 
 
 # === Divergence ===

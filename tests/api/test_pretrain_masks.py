@@ -6,6 +6,7 @@ import random
 import pytest
 
 from clozeworks import api
+from clozeworks.core.course import Course
 from clozeworks.core.errors import UserError
 from clozeworks.train.optim import Optimizer
 from tiny import CLOCKED
@@ -56,7 +57,7 @@ def test_a_run_reports_its_masks(desk, tmp_path, unit, monkeypatch):
     assert report["rate"] == pytest.approx(0.2, abs=0.02)
     assert report["masked"] == pytest.approx(0.8, abs=0.06)
     assert report["specials_touched"] == 0
-    assert report["fewest"] >= 1
+    assert report["fewest"] >= 1 and report["end"] is None
     assert report["words_split"] == (None if unit == "token" else 0)
     assert report["scripts"]["latin"]["tokens"] > 500 and report["scripts"]["cjk"]["tokens"] > 500
     assert len(said) == (3 if unit == "entity" else 2)
@@ -79,6 +80,22 @@ def test_other_names_are_another_run(desk, tmp_path):
     names.write_text("北京大学\n快递\n", "utf-8")
     with pytest.raises(UserError, match=r"different run \(inputs\.names/names\.txt"):
         api.pretrain(asked)
+
+
+@pytest.mark.parametrize("changing", [{"rate": "0.4 -> 0.1"}, {"masked": "0.9 -> 0.5"}])
+def test_the_end_of_a_course_is_reported_too(desk, tmp_path, changing, monkeypatch):
+    said = []
+    monkeypatch.setattr("clozeworks.api.masking.say", said.append)
+    api.pretrain(recipe(desk, tmp_path / "run", **changing))
+    begin = json.loads((tmp_path / "run/masking.json").read_text("utf-8"))
+    end = begin.pop("end")
+    asked = {"rate": 0.15, "masked": 0.8}
+    for at, report in enumerate((begin, end)):
+        for name, value in asked.items():
+            course = Course.of(changing.get(name, value))
+            assert report[name] == pytest.approx(course[at], abs=0.02 if name == "rate" else 0.07)
+        assert report["asked"] == pytest.approx(Course.of(changing.get("rate", 0.15))[at])
+    assert len(said) == 3 and said[-1].startswith("masks at the end: ")
 
 
 class Crash(Exception):

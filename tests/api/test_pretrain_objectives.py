@@ -3,13 +3,16 @@
 import json
 from importlib import import_module
 
+import numpy as np
 import pytest
 import transformers
 from safetensors.torch import load_file
 
 from clozeworks import api
+from clozeworks.api.pairing import check_pairs
 from clozeworks.core.bundle import GENERATOR, open_bundle
 from clozeworks.core.errors import UserError
+from clozeworks.data.pairs import Plan
 
 SMALL = {"hidden_size": 32, "num_heads": 4, "inner_size": 64, "num_layers": 2}
 STEPS = api.PretrainSettings(duration="2 steps", batch=512, lr=1e-3)
@@ -128,12 +131,62 @@ def test_a_model_of_a_family_without_the_head_is_refused_before_it_is_trained(de
     assert not (tmp_path / "run").exists()
 
 
-def test_documents_of_one_sentence_have_no_order_to_learn(desk, tmp_path):
-    sentences = (desk / "corpus.txt").read_text("utf-8").replace("\n\n", "\n").split("\n")
-    (tmp_path / "corpus.txt").write_text("\n\n".join(sentences[:300]), "utf-8")
-    recipe = {"tokenizer": desk / "tokenizer", "out": tmp_path / "shards"}
-    api.prepare(api.PrepareRecipe(files=[tmp_path / "corpus.txt"], **recipe))
-    given = {"task": "mlm+sop", "family": "albert", "data": tmp_path / "shards"}
-    with pytest.raises(UserError, match="no pair of sentences to learn from"):
-        pretrained(desk, tmp_path / "run", **given)
+def shards_of(desk, folder, documents):
+    """Shards of documents, each a list of lines."""
+    (folder / "corpus.txt").write_text("\n\n".join(map("\n".join, documents)), "utf-8")
+    recipe = {"tokenizer": desk / "tokenizer", "out": folder / "shards"}
+    api.prepare(api.PrepareRecipe(files=[folder / "corpus.txt"], **recipe))
+    return folder / "shards"
+
+
+def sentences_of(desk):
+    return (desk / "corpus.txt").read_text("utf-8").replace("\n\n", "\n").split("\n")
+
+
+@pytest.mark.parametrize(
+    ("task", "family", "error"),
+    [
+        ("mlm+sop", "albert", "no pair of sentences to learn from"),
+        ("mlm+nsp", "bert", "every second segment is from elsewhere.*of several sentences"),
+    ],
+)
+def test_documents_of_one_sentence_give_nothing_to_tell(desk, tmp_path, task, family, error):
+    data = shards_of(desk, tmp_path, [[sentence] for sentence in sentences_of(desk)[:300]])
+    with pytest.raises(UserError, match=error):
+        pretrained(desk, tmp_path / "run", task=task, family=family, data=data)
     assert not (tmp_path / "run").exists()
+
+
+def test_pairs_of_which_nearly_all_are_alike_are_said_to_be(desk, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("clozeworks.api.pairing.say", said.append)
+    pretrained(desk, tmp_path / "even")
+    assert not said
+    sentences = sentences_of(desk)
+    few = [[sentence] for sentence in sentences[:300]] + [sentences[300:400]]
+    pretrained(desk, tmp_path / "uneven", data=shards_of(desk, tmp_path, few))
+    assert len(said) == 1 and "second segments are from elsewhere" in said[0]
+
+
+def test_much_trimming_is_said(monkeypatch):
+    said = []
+    monkeypatch.setattr("clozeworks.api.pairing.say", said.append)
+    cut = np.array([[0, 9], [9, 20]])
+    for trimmed in (0, 100):
+        check_pairs(Plan(cut, cut + 100, np.array([0, 1]), trimmed), "order")
+    assert len(said) == 1 and "longer --max-length" in said[0]
+
+
+def test_one_document_cannot_be_divided(desk, tmp_path):
+    data = shards_of(desk, tmp_path, [sentences_of(desk)])
+    with pytest.raises(UserError, match=r"one document, which cannot be divided.*at least two"):
+        pretrained(desk, tmp_path / "run", data=data)
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_documents_leave_one_to_learn_from_and_no_pairs(desk, tmp_path):
+    sentences = sentences_of(desk)
+    data = shards_of(desk, tmp_path, [sentences[:50], sentences[50:100]])
+    with pytest.raises(UserError, match="no second segment is from elsewhere"):
+        pretrained(desk, tmp_path / "run", data=data)
+    pretrained(desk, tmp_path / "run", data=data, task="mlm")

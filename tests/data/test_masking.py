@@ -105,19 +105,35 @@ def test_the_rate_is_the_asked_one_and_long_words_are_hidden_as_often(unit, rate
         tuple(random.choice([1, 1, 1, 2, 3, 4], n // 2).tolist() for _ in range(2))
         for n in np.tile([24, 40, 60, 90], 25)
     ]
-    field = Field(shape)
+    every, by_size = rates(Field(shape), Rule(unit, rate, LONGEST.get(unit, 1)))
+    assert every == pytest.approx(rate, abs=0.002)
+    assert by_size == pytest.approx([rate] * 4, abs=0.01)
+
+
+@pytest.mark.parametrize(("length", "spread"), [(32, 0.025), (128, 0.008)])
+def test_short_windows_hide_short_words_oftener_and_the_asked_share_of_tokens(length, spread):
+    random = np.random.default_rng(0)
+    shape = []
+    for _ in range(200):
+        words = random.choice([1, 1, 1, 2, 3, 4], length).tolist()
+        shape.append((words[: int(np.searchsorted(np.cumsum(words), length - 2))], []))
+    every, by_size = rates(Field(shape), Rule("word", 0.15))
+    assert every == pytest.approx(0.15, abs=0.002)
+    assert by_size == pytest.approx([0.15] * 4, abs=spread)
+    assert by_size[0] > by_size[3]
+
+
+def rates(field, rule, epochs=60):
+    """Share of all tokens that is hidden, and of those of words of 1, 2, 3 and 4 tokens."""
     bounds = np.flatnonzero(field.begins | field.breaks)
     sizes = np.add.reduceat(field.maskable.astype(int), bounds)
     hidden = np.zeros(len(sizes), dtype=int)
-    rule, epochs = Rule(unit, rate, LONGEST.get(unit, 1)), 60
     for epoch in range(epochs):
         key = field.key._replace(epoch=epoch)
         rows, _ = choose(rule, field.maskable, field.begins, field.breaks, key)
         hidden += np.add.reduceat(np.bincount(rows, minlength=len(field.begins)), bounds)
-    assert hidden.sum() / sizes.sum() / epochs == pytest.approx(rate, abs=0.002)
-    for size in (1, 2, 3, 4):
-        share = hidden[sizes == size].mean() / size / epochs
-        assert share == pytest.approx(rate, abs=0.01), f"words of {size} tokens"
+    by_size = [hidden[sizes == n].mean() / n / epochs for n in (1, 2, 3, 4)]
+    return hidden.sum() / sizes.sum() / epochs, by_size
 
 
 @pytest.mark.parametrize("unit", ["span", "ngram"])

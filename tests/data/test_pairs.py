@@ -1,11 +1,13 @@
 """Laws of pairs and windows: nothing lost, nothing twice, negatives from elsewhere."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clozeworks.data.pairs import held_out, orders, pairs, windows
+from clozeworks.data.pairs import held_out, orders, pairs, uses_all, windows
 
 corpora = st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=12), min_size=1, max_size=12)
 
@@ -45,7 +47,8 @@ def test_every_token_is_used_once_or_counted_as_trimmed(corpus, max_length, seed
     for start, end in own_segments(plan):
         used[start:end] += 1
     assert used.max(initial=0) <= 1
-    assert (used == 0).sum() <= plan.trimmed
+    assert (used == 0).sum() == plan.trimmed
+    assert plan.trimmed == 0 or len(corpus) == 1
 
 
 @given(st.lists(st.integers(1, 40), min_size=2, max_size=8), st.integers(8, 60))
@@ -77,12 +80,50 @@ def test_segments_fit_are_never_empty_and_stay_in_one_document(corpus, max_lengt
         assert random or b <= c
 
 
-def test_half_of_the_second_segments_follow():
-    plan = plan_of(many_documents(800), max_length=40)
-    assert len(plan.labels) > 2000
+@pytest.mark.parametrize("max_length", [8, 16, 40, 128])
+@pytest.mark.parametrize("sentence_length", [5, 25])
+def test_half_of_the_second_segments_follow(max_length, sentence_length):
+    plan = plan_of(many_documents(800, sentence_length), max_length)
+    assert len(plan.labels) > 900
     sigma = 0.5 / np.sqrt(len(plan.labels))
-    # a chunk of one sentence has nothing that follows, so a few more are random
-    assert 0.5 - 4 * sigma < plan.labels.mean() < 0.5 + 4 * sigma + 0.08
+    # a document's last sentence has nothing that follows, so a few more are random
+    assert 0.5 - 4 * sigma < plan.labels.mean() < 0.5 + 4 * sigma + 0.1
+
+
+def test_a_sentence_that_fits_twice_is_cut_at_the_end_of_a_pair_only():
+    plan = plan_of([[7] * 30] * 40, max_length=35)
+    starts = [*plan.first[plan.first[:, 0] % 7 == 0][:, 1], *plan.second[:, 0]]
+    assert all(start % 7 == 0 for start in starts)
+
+
+def test_where_a_second_segment_begins_does_not_tell_where_it_is_from():
+    """Sentences too long for a pair are cut within; so are those that are taken from elsewhere."""
+    random = np.random.default_rng(0)
+    corpus = [random.choice([4, 60], 60).tolist() for _ in range(300)]
+    plan = plan_of(corpus, max_length=32)
+    bounds, _ = bounds_of(corpus)
+    whole = np.isin(plan.second[:, 0], bounds)
+    following, elsewhere = whole[plan.labels == 0].mean(), whole[plan.labels == 1].mean()
+    assert 0.1 < following < 0.9
+    assert following == pytest.approx(elsewhere, abs=0.05)
+
+
+@pytest.mark.parametrize("kind", ["none", "next", "order"])
+@pytest.mark.parametrize("damage", ["lost", "twice", "unchosen", "crossing"])
+def test_a_plan_that_loses_or_repeats_text_is_seen(kind, damage):
+    corpus = many_documents(20)
+    cut = {"none": windows, "next": pairs, "order": orders}[kind]
+    chosen, where = np.arange(1, 19), bounds_of(corpus)
+    more = () if kind == "none" else ((0, 0),)
+    plan = cut(*where, chosen, 40, *more)
+    assert uses_all(plan, kind, *where, chosen)
+    first = plan.first.copy()
+    if damage == "unchosen":
+        assert not uses_all(plan, kind, *where, chosen + 1)
+        return
+    at = 3 if damage == "lost" else 5
+    first[at] += {"lost": (1, 0), "twice": (-1, 0), "crossing": (0, 400)}[damage]
+    assert not uses_all(replace(plan, first=first), kind, *where, chosen)
 
 
 def test_one_sentence_documents_can_only_be_paired_with_others():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -194,6 +195,39 @@ def test_a_finished_folder_is_returned_as_it_is(tmp_path, tokenizer):
     assert (tmp_path / "out/manifest.json").stat().st_mtime_ns == before
 
 
+def other_reading(encoding):
+    return SMALL.model_copy(update={"encoding": encoding, "format": "jsonl"})
+
+
+def test_everything_that_differs_is_named(tmp_path, tokenizer):
+    path = write_corpus(tmp_path / "c.txt")
+    prepare([path], tokenizer, tmp_path / "out", SMALL)
+    other = other_reading("gb18030").model_copy(update={"column": "body", "words": "none"})
+    with pytest.raises(UserError) as refused:
+        prepare([path], tokenizer, tmp_path / "out", other)
+    assert re.findall(r"(\w+) was ", str(refused.value)) == [
+        *("words", "format", "column", "encoding", "form")
+    ]
+
+
+def test_a_folder_that_does_not_tell_how_it_was_read_stays_valid(tmp_path, tokenizer):
+    path = write_corpus(tmp_path / "c.txt")
+    made = prepare([path], tokenizer, tmp_path / "out", SMALL)
+    for name in ("plan.json", "manifest.json"):
+        record = json.loads((tmp_path / "out" / name).read_text("utf-8"))
+        del record["encoding"], record["form"]
+        (tmp_path / "out" / name).write_text(json.dumps(record), "utf-8")
+    old = prepare([path], tokenizer, tmp_path / "out", other_reading("gb18030"))
+    assert old == made.model_copy(update={"encoding": None, "form": None})
+
+
+def test_other_names_of_an_encoding_are_no_other_encoding(tmp_path, tokenizer):
+    path = write_corpus(tmp_path / "c.txt")
+    first = prepare([path], tokenizer, tmp_path / "out", SMALL)
+    same = SMALL.model_copy(update={"encoding": "UTF8"})
+    assert prepare([path], tokenizer, tmp_path / "out", same) == first
+
+
 def test_another_corpus_tokenizer_or_setting_is_refused(tmp_path, tokenizer):
     path = write_corpus(tmp_path / "c.txt")
     out = tmp_path / "out"
@@ -266,6 +300,22 @@ def test_a_file_that_cannot_be_read_leaves_nothing(
     with pytest.raises(UserError, match=words):
         prepare([path], tokenizer, tmp_path / "out", settings)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("tail", [b"\n\n\xff\xfe", None])
+def test_what_a_folder_held_before_stays_whatever_happens(tmp_path, tokenizer, tail):
+    path = write_corpus(tmp_path / "c.txt")
+    path.write_bytes(b"" if tail is None else path.read_bytes() + tail)
+    mine = tmp_path / "out/.git/config"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine", "utf-8")
+    (tmp_path / "out/.mine.1.tmp").write_text("mine too", "utf-8")
+    before = contents(tmp_path / "out")
+    with pytest.raises(UserError, match=r"no text found|is not utf-8"):
+        prepare([path], tokenizer, tmp_path / "out", SMALL)
+    assert contents(tmp_path / "out") == before
+    prepare([write_corpus(path)], tokenizer, tmp_path / "out", SMALL)
+    assert contents(tmp_path / "out").items() >= before.items()
 
 
 @pytest.mark.parametrize("content", ["", "\n \n\n", "\u200b\n"])

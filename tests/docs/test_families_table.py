@@ -1,18 +1,22 @@
 """The table of families on the pages is what was tried with each of the registry's families."""
 
+import re
+from contextlib import suppress
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 import transformers
 
+from clozeworks import tasks
 from clozeworks.api.convert import with_heads
 from clozeworks.core.bundle import Card, open_bundle
 from clozeworks.core.errors import UserError
-from clozeworks.interop.huggingface import open_with, write_bundle
+from clozeworks.interop.huggingface import check_class, open_with, write_bundle
 from clozeworks.model.families import FAMILIES, sized
 from clozeworks.model.heads import encoder_of
 from clozeworks.tasks import TASKS
-from tiny import TOKENIZER
+from tiny import TOKENIZER, VOCABULARY
 
 DOCS = Path(__file__).parents[2] / "docs"
 HEADS = ["mlm", "nsp", "mlm+nsp", "sop", "mlm+sop", "rtd", "classify", "tag", "qa", "choice"]
@@ -93,3 +97,23 @@ def test_every_mark_is_explained(language):
     text = (DOCS / language / "families.md").read_text("utf-8")
     inside, after = text.split(START)[1].split(END)
     assert all(mark in after for mark in (YES, OWN) if mark in inside)
+
+
+def possible(name):
+    """The sums of objectives a family can learn: they can be joined, and its folders hold them."""
+    for size in range(1, 5):
+        for parts in combinations(["mlm", "nsp", "sop", "rtd"], size):
+            with suppress(UserError):
+                tasks.create("+".join(parts), {}, VOCABULARY)
+                check_class(FAMILIES.get(name)(), frozenset(parts))
+                yield "+".join(parts)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_sums_of_objectives_are_those_that_can_be_learned(language):
+    text = (DOCS / language / "pretrain.md").read_text("utf-8")
+    there = {}
+    for line in text.split("<!-- sums -->\n")[1].split("<!-- end of sums -->")[0].splitlines()[2:]:
+        families, sums = (re.findall(r"`(.+?)`", cell) for cell in line.split("|")[1:3])
+        there |= dict.fromkeys(families, sums)
+    assert there == {name: list(possible(name)) for name in FAMILIES.names()}

@@ -54,23 +54,32 @@ def prepare_masks(task: Task, shards: Shards, tokenizer: Tokenizer) -> dict[str,
 def report_masks(
     run: Run, task: Task, stream: Stream, tokenizer: Tokenizer, seed: int
 ) -> MaskingReport | None:
-    """Measure the masks of a run's first steps, say what they are, and write `masking.json`."""
+    """Measure the masks of a run's first steps, say what they are, and write `masking.json`.
+
+    Where rates change over the run, its end is measured too, on the same text.
+    """
     for part in hiding(task):
-        scripts = Scripts(SCRIPTS, piece_scripts(tokenizer))
-        special = np.array(sorted(tokenizer.vocabulary.special), dtype=np.int64)
-        report = measure_masking(
-            _samples(part, stream, Draw(seed, 0)),
-            Course.of(part.config.rate).first,
-            tokenizer.vocabulary.mask,
-            special,
-            scripts,
-        )
+        report = _measured(part, stream, tokenizer, Draw(seed, 0))
+        if part.config.changes:
+            end = _measured(part, stream, tokenizer, Draw(seed, 0, progress=1))
+            report = report.model_copy(update={"end": end})
         for line in report.lines():
             say(line)
         with write_file(run.path / MASKING) as out:
             out.write(report.model_dump_json(indent=2) + "\n")
         return report
     return None
+
+
+def _measured(part: Mlm, stream: Stream, tokenizer: Tokenizer, draw: Draw) -> MaskingReport:
+    special = np.array(sorted(tokenizer.vocabulary.special), dtype=np.int64)
+    return measure_masking(
+        _samples(part, stream, draw),
+        Course.of(part.config.rate).at(draw.progress),
+        tokenizer.vocabulary.mask,
+        special,
+        Scripts(SCRIPTS, piece_scripts(tokenizer)),
+    )
 
 
 def _samples(part: Mlm, stream: Stream, draw: Draw) -> Iterator[Sample]:

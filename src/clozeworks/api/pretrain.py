@@ -11,7 +11,7 @@ from pydantic import Field
 from clozeworks import tasks
 from clozeworks.api.masking import prepare_masks, report_masks
 from clozeworks.api.model import adopt, keep
-from clozeworks.api.sentences import check_pairs, described
+from clozeworks.api.pairing import check_pairs, described
 from clozeworks.api.watch import Losses, Watch, names_of, shown
 from clozeworks.core.bundle import open_bundle
 from clozeworks.core.config import Settings
@@ -175,7 +175,7 @@ def _pretrain(recipe: PretrainRecipe, team: Team) -> Pretrained:
     probe = Probe.of(recipe.probe, tokenizer, recipe.max_length) if recipe.probe.data else None
     check_wish(recipe.train.keep_best, names_of(task, texts, probe is not None))
     stream = has.stream(recipe)
-    check_pairs(stream.plan(0), task.pairs, recipe.max_length)
+    check_pairs(stream.plan(0), task.pairs)
     run = team.first(lambda: Run.start(recipe.out, "pretrain", recipe, has.inputs))
     chances = frequencies(shards, train, tokenizer.vocabulary.size)
     unigram = unigram_loss(shards, held, chances)
@@ -264,7 +264,12 @@ def _stream(recipe: PretrainRecipe, shards: Shards, documents: Ints, task: Task)
 
 
 def _split(recipe: PretrainRecipe, shards: Shards) -> tuple[Ints, Ints]:
-    """The documents to learn from, and those held out."""
+    """The documents to learn from, and those held out; raises UserError where there is one."""
+    if shards.manifest.documents < 2:
+        raise UserError(
+            f"{shards.folder} holds one document, which cannot be divided into a part to learn "
+            "from and one to judge on; give at least two (a blank line ends one in a text file)"
+        )
     share = min(MOST_HELD_OUT, recipe.held_out_tokens / max(1, shards.manifest.tokens))
     return held_out(len(shards.documents) - 1, share)
 

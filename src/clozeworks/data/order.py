@@ -9,7 +9,7 @@ from clozeworks.core.errors import UserError
 from clozeworks.core.records import Bools, Ints, Sequence, Vocabulary
 from clozeworks.data.batches import Group
 from clozeworks.data.draw import permutation
-from clozeworks.data.pairs import Pairs, Plan, orders, pairs, windows
+from clozeworks.data.pairs import Pairs, Plan, orders, pairs, uses_all, windows
 
 Unit = Literal["tokens", "examples"]
 
@@ -106,12 +106,14 @@ class ShardStream:
         return self._planned[1]
 
     def _make_plan(self, epoch: int) -> Plan:
-        sentences, documents = self._corpus.sentences, self._corpus.documents
+        corpus = self._corpus.sentences, self._corpus.documents, self._documents
         if self._pairs == "none":
-            return windows(sentences, documents, self._documents, self._max_length)
-        cut_pairs = pairs if self._pairs == "next" else orders
-        key = (self._seed, epoch)
-        return cut_pairs(sentences, documents, self._documents, self._max_length, key)
+            plan = windows(*corpus, self._max_length)
+        else:
+            cut_pairs = pairs if self._pairs == "next" else orders
+            plan = cut_pairs(*corpus, self._max_length, (self._seed, epoch))
+        assert uses_all(plan, self._pairs, *corpus), "some text is lost, or read twice"
+        return plan
 
     def steps(self, epoch: int) -> list[Ints]:
         plan = self.plan(epoch)

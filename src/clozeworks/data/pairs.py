@@ -44,6 +44,23 @@ class Plan:
         return float(known.mean()) if len(known) else None
 
 
+def uses_all(plan: Plan, kind: Pairs, sentences: Ints, documents: Ints, chosen: Ints) -> bool:
+    """Whether a plan cuts each token of the chosen documents once, or counts it as trimmed.
+
+    A second segment from elsewhere is a copy: its tokens count where they are cut as their own.
+    """
+    own = plan.labels == 0 if kind == "next" else plan.second[:, 1] > plan.second[:, 0]
+    parts = np.concatenate([plan.first, plan.second[own]])
+    parts = parts[np.argsort(parts[:, 0])]
+    bounds, is_chosen = sentences[documents], np.zeros(len(documents), dtype=np.bool_)
+    is_chosen[chosen] = True
+    owners = np.searchsorted(bounds, parts[:, 0], side="right") - 1
+    once = (parts[1:, 0] >= parts[:-1, 1]).all() and is_chosen[owners].all()
+    within = (parts[:, 1] <= bounds[owners + 1]).all()
+    tokens = (bounds[chosen + 1] - bounds[chosen]).sum()
+    return bool(once and within and np.diff(parts).sum() + plan.trimmed == tokens)
+
+
 def windows(sentences: Ints, documents: Ints, chosen: Ints, max_length: int) -> Plan:
     """Cut each chosen document into full windows, end to end; the last one takes what is left."""
     starts, ends = sentences[documents[chosen]], sentences[documents[chosen + 1]]
@@ -62,9 +79,11 @@ def pairs(
 
     sentences [S + 1] token bounds, documents [D + 1] sentence bounds, chosen [C] document numbers,
     key = (seed, epoch). Half the second segments follow the first; the others come from another
-    chosen document, and the sentences they displace are put back and used next. A pair too long
-    is trimmed at random ends of its longer side. Where a document is cut depends on the key and
-    its own number alone; whom it is paired with, on who else is chosen.
+    chosen document, and the sentences they displace are put back and used next, as is what is left
+    of a sentence that does not fit. A sentence that fills more than half a pair by itself may be
+    cut within. Every token is used once, but for a last sentence where one document is chosen.
+    Where a document is cut depends on the key and its own number alone; whom it is paired with, on
+    who else is chosen.
     """
     tokens, bounds = sentences.tolist(), documents.tolist()
     return _Cutter(tokens, bounds, chosen.tolist(), max_length - 3).plan(key)
@@ -76,7 +95,8 @@ def orders(
     """Cut the chosen documents into pairs that follow each other, half of them swapped (Lan et al.
     2020, 3.1); arguments as for `pairs`.
 
-    A pair has as many whole sentences as fit; where two do not fit, they are trimmed as by `pairs`.
+    A pair has as many whole sentences as fit; where two do not fit, the longer is trimmed at random
+    ends, then both.
     Every token is used once, or counted as trimmed. A sentence that has no other beside it (a
     document's only one, or a last one left over) stands alone, in as many windows as it needs, with
     nothing to tell. What is cut from a document depends on the key and its own number alone.
@@ -110,60 +130,67 @@ class _Cutter:
 
     def cut(self, document: int, key: tuple[int, int]) -> None:
         """Add the pairs of one document."""
-        begin, end = self.documents[document], self.documents[document + 1]
-        # at most one pair a sentence, eight draws a pair
-        draws = uniform("pairs", *key, document, np.arange(8 * (end - begin))).tolist()
-        at = 0
-        while begin < end:
-            begin = self._one(document, begin, end, draws[at : at + 8])
-            at += 8
+        bounds, last = self.sentences, self.documents[document + 1]
+        sentence = self.documents[document]
+        start, draws, at = bounds[sentence], list[float](), 0
+        while start < bounds[last]:
+            if at == len(draws):  # six draws a pair; how many pairs there will be, nobody knows
+                more = 6 * (2 + 2 * (bounds[last] - start) // self.room)
+                draws += uniform("pairs", *key, document, np.arange(at, at + more)).tolist()
+            start = self._one(document, start, sentence, draws[at : at + 6])
+            while sentence < last and bounds[sentence + 1] <= start:
+                sentence += 1
+            at += 6
 
-    def _one(self, document: int, begin: int, end: int, draws: list[float]) -> int:
-        """Cut one pair from sentences [begin, end); return where the next one begins."""
-        target = self._target(draws[:2])
-        chunk = min(end, begin + (2 if self.alone else 1))
-        while chunk < end and self.sentences[chunk] - self.sentences[begin] < target:
+    def _one(self, document: int, start: int, sentence: int, draws: list[float]) -> int:
+        """Cut one pair from `start`, a token of `sentence`; return where the next one begins."""
+        bounds, last = self.sentences, self.documents[document + 1]
+        target, left = self._target(draws[:2]), bounds[sentence + 1] - start
+        if target <= left:  # too short a pair for its first sentence: cut none that would fit
+            target = left + target if 2 * left <= self.room else self.room
+        stop = min(start + target, bounds[last])
+        chunk = sentence + 1
+        while chunk < last and bounds[chunk] < stop:
             chunk += 1
-        size = chunk - begin
-        if self.alone and size == 1:  # a last sentence, and nothing to pair it with
-            self.trimmed += self.sentences[chunk] - self.sentences[begin]
-            return chunk
-        split = begin + 1 + int(draws[2] * (size - 1)) if size > 1 else chunk
-        first = (self.sentences[begin], self.sentences[split])
-        follows = size > 1 and (draws[3] < 0.5 or self.alone)
-        if follows:
-            second = (self.sentences[split], self.sentences[chunk])
+        size = chunk - sentence
+        within = size == 1 and 2 * (stop - start) > self.room
+        if within:
+            split = start + 1 + int(draws[2] * (stop - start - 1))
         else:
-            second = self._elsewhere(document, target - (first[1] - first[0]), draws[4:6])
-        self._add(first, second, int(not follows), draws[6:8])
-        return chunk if follows else split
+            split = bounds[sentence + 1 + int(draws[2] * (size - 1))]
+        if split == stop and self.alone:  # a last sentence, and nothing to pair it with
+            self.trimmed += stop - start
+            return stop
+        follows = split < stop and (draws[3] < 0.5 or self.alone)
+        length = start + target - split
+        second = (split, stop) if follows else self._elsewhere(document, length, within, draws)
+        self.first.append((start, split))
+        self.second.append(second)
+        self.labels.append(int(not follows))
+        return stop if follows else split
 
     def _target(self, draws: list[float]) -> int:
         """How many tokens a pair is to have: all there is room for, now and then fewer."""
         return self.room if draws[0] >= SHORT_SHARE else 2 + int(draws[1] * (self.room - 1))
 
-    def _elsewhere(self, document: int, target: int, draws: list[float]) -> tuple[int, int]:
-        """Sentences of another document, from a random one on, until `target` tokens or its end."""
-        other = int(draws[0] * (len(self.chosen) - 1))
-        other = self.chosen[other + (other >= self.place[document])]
-        begin, end = self.documents[other], self.documents[other + 1]
-        start = begin + int(draws[1] * (end - begin))
-        stop = start + 1
-        while stop < end and self.sentences[stop] - self.sentences[start] < target:
-            stop += 1
-        return self.sentences[start], self.sentences[stop]
+    def _elsewhere(
+        self, document: int, length: int, within: bool, draws: list[float]
+    ) -> tuple[int, int]:
+        """`length` tokens of another document, or what is left of it.
 
-    def _add(
-        self, first: tuple[int, int], second: tuple[int, int], label: int, draws: list[float]
-    ) -> None:
-        """Trim the longer segment to what fits, cutting a drawn share of it at the front."""
-        a, b = first[1] - first[0], second[1] - second[0]
-        over = max(0, a + b - self.room)
-        cut_a, cut_b = _shares(a, b, over)
-        self.trimmed += over
-        self.first.append(_trim(first, cut_a, draws[0]))
-        self.second.append(_trim(second, cut_b, draws[1]))
-        self.labels.append(label)
+        From the start of a random sentence on, or from within one, as what follows the first
+        segment does: so that where a segment begins does not tell where it is from.
+        """
+        other = int(draws[4] * (len(self.chosen) - 1))
+        other = self.chosen[other + (other >= self.place[document])]
+        begin, last = self.documents[other], self.documents[other + 1]
+        end = self.sentences[last]
+        if within:
+            start = self.sentences[begin]
+            start += int(draws[5] * (end - start))
+        else:
+            start = self.sentences[begin + int(draws[5] * (last - begin))]
+        return start, min(start + length, end)
 
 
 class _Swapper(_Cutter):
@@ -178,7 +205,7 @@ class _Swapper(_Cutter):
         while begin < end:
             size = self._size(begin, end, self._target(draws[at : at + 2]), forward)
             start = begin if forward else end - size
-            self._one(document, start, start + size, draws[at + 2 : at + 8])
+            self._pair(start, start + size, draws[at + 2 : at + 6])
             begin, end, at = (start + size, end, at + 8) if forward else (begin, start, at + 8)
 
     def _size(self, begin: int, end: int, target: int, forward: bool) -> int:
@@ -191,11 +218,11 @@ class _Swapper(_Cutter):
             size += 1
         return size
 
-    def _one(self, document: int, begin: int, end: int, draws: list[float]) -> int:
+    def _pair(self, begin: int, end: int, draws: list[float]) -> None:
         """Make a pair of sentences [begin, end), or leave a single one alone."""
         if end - begin == 1:
             self._single(self.sentences[begin], self.sentences[end])
-            return end
+            return
         split = begin + 1 + int(draws[0] * (end - begin - 1))
         earlier = (self.sentences[begin], self.sentences[split])
         later = (self.sentences[split], self.sentences[end])
@@ -203,7 +230,18 @@ class _Swapper(_Cutter):
             self._add(earlier, later, 0, draws[2:4])
         else:
             self._add(later, earlier, 1, draws[2:4])
-        return end
+
+    def _add(
+        self, first: tuple[int, int], second: tuple[int, int], label: int, draws: list[float]
+    ) -> None:
+        """Trim the longer segment to what fits, cutting a drawn share of it at the front."""
+        a, b = first[1] - first[0], second[1] - second[0]
+        over = max(0, a + b - self.room)
+        cut_a, cut_b = _shares(a, b, over)
+        self.trimmed += over
+        self.first.append(_trim(first, cut_a, draws[0]))
+        self.second.append(_trim(second, cut_b, draws[1]))
+        self.labels.append(label)
 
     def _single(self, start: int, stop: int) -> None:
         """Windows over tokens that have no second segment; they need one special token less."""

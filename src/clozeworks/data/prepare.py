@@ -1,5 +1,7 @@
 """`prepare`: corpus files in, a folder of shards out; takes up where it was killed."""
 
+import codecs
+import contextlib
 import json
 import lzma
 import os
@@ -74,6 +76,12 @@ class PrepareSettings(Settings):
         return Wanted(self.min_characters, self.scripts, self.script_share)
 
 
+OWN = (PLAN, "tokenizer", "shards", LEFT_OUT, MANIFEST)
+"""Everything `prepare` writes into a folder, by name."""
+UNTOLD = {"encoding", "form"}
+"""What the plans of folders that were prepared earlier do not tell."""
+
+
 class _Unreadable(UserError):
     """A corpus file that cannot be read to its end: what was made from it is of no use."""
 
@@ -99,7 +107,7 @@ def prepare(
         with explained(out), Meter("prepare", total, "MB") as meter:
             manifest, left_out = _prepare(paths, plan, tokenizer, out, settings, meter)
     except _Unreadable:
-        shutil.rmtree(out, ignore_errors=True)
+        _undo(out)
         raise
     _write_left_out(out / LEFT_OUT, left_out)
     write_record(out / MANIFEST, manifest)
@@ -126,7 +134,17 @@ def _plan(paths: Sequence[Path], tokenizer: Tokenizer, settings: PrepareSettings
         min_characters=settings.min_characters,
         scripts=settings.scripts,
         script_share=settings.script_share,
+        encoding=_canonical(settings.encoding),
+        form=settings.format or "by name",
     )
+
+
+def _canonical(encoding: str) -> str:
+    """One name for an encoding that has several; an unknown one is refused when it is used."""
+    try:
+        return codecs.lookup(encoding).name
+    except LookupError:
+        return encoding
 
 
 def _knows_chinese(tokenizer: Tokenizer) -> bool:
@@ -153,13 +171,17 @@ def _begin(out: Path, plan: Plan, tokenizer: Tokenizer) -> bool:
 
 
 def _refuse_if_other(out: Path, there: Plan, here: Plan) -> None:
-    for name in Plan.model_fields:
-        was, now = getattr(there, name), getattr(here, name)
-        if was != now:
-            raise UserError(
-                f"{out} holds shards of another corpus ({name} was {_shown(was)}, now "
-                f"{_shown(now)}); choose another --out, or remove that folder"
-            )
+    differ = [
+        f"{name} was {_shown(was)}, now {_shown(now)}"
+        for name in Plan.model_fields
+        if (was := getattr(there, name)) != (now := getattr(here, name))
+        and not (was is None and name in UNTOLD)
+    ]
+    if differ:
+        raise UserError(
+            f"{out} holds shards of another corpus ({'; '.join(differ)}); choose another --out, "
+            "or remove that folder"
+        )
 
 
 def _shown(value: object) -> str:
@@ -171,8 +193,23 @@ def _shown(value: object) -> str:
 
 def _sweep(out: Path) -> None:
     """Remove what a killed process was writing."""
-    for left in chain(out.glob(".*.tmp"), out.glob("shards/.*.tmp"), out.glob("shards/.*.old")):
-        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    for name in OWN:
+        _remove(out.glob(f".{name}.*.tmp"))
+    _remove(chain(out.glob("shards/.*.tmp"), out.glob("shards/.*.old")))
+
+
+def _undo(out: Path) -> None:
+    """Remove what was written, and the folder unless it held something before."""
+    _sweep(out)
+    _remove(out / name for name in OWN)
+    with contextlib.suppress(OSError):  # something else is in it, or it is the current one
+        out.rmdir()
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _prepare(

@@ -52,6 +52,10 @@ class Plan(Settings):
     """Documents in other scripts are left out; where it is empty, none."""
     script_share: float = 0.5
     """Share of a document's letters that must be of those scripts."""
+    encoding: str | None = None
+    """The files' encoding; None in folders that were prepared before it was written down."""
+    form: str | None = None
+    """The files' form, or "by name"; None in folders prepared before it was written down."""
 
 
 class Shard(Settings):

@@ -60,17 +60,26 @@ class MaskingReport(Settings):
     """Most tokens to predict in a sequence."""
     scripts: dict[str, ScriptShare]
     """Rates by script."""
+    end: "MaskingReport | None" = None
+    """The same batches as the end of the run would hide them; None where nothing changes."""
 
     def lines(self) -> list[str]:
-        """The report in two lines for people."""
-        shares = f"{self.masked:.1%} masked, {self.random:.1%} random, {self.kept:.1%} kept"
+        """The report in two lines for people, and one more for the end of the run."""
         scripts = ", ".join(f"{name} {share.rate:.1%}" for name, share in self.scripts.items())
         split = "" if self.words_split is None else f", {self.words_split:,} words split"
+        end = [] if self.end is None else [f"masks at the end: {self.end.shares_line}"]
         return [
-            f"masks: {self.rate:.2%} of tokens (asked {self.asked:.2%}): {shares}",
+            f"masks: {self.shares_line}",
             f"masks: {self.fewest} to {self.most} a sequence; {scripts}; "
             f"{self.specials_touched:,} special tokens touched{split}",
+            *end,
         ]
+
+    @property
+    def shares_line(self) -> str:
+        """The shares, realised and asked for."""
+        shares = f"{self.masked:.1%} masked, {self.random:.1%} random, {self.kept:.1%} kept"
+        return f"{self.rate:.2%} of tokens (asked {self.asked:.2%}): {shares}"
 
 
 class Scripts(NamedTuple):

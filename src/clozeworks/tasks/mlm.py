@@ -51,6 +51,12 @@ class Masking(Settings):
     masks: Literal["dynamic", "static"] = "dynamic"
     """Whether each epoch hides other tokens, or the same ones as the first."""
 
+    @property
+    def changes(self) -> bool:
+        """Whether anything changes over the run."""
+        courses = (Course.of(value) for value in (self.rate, self.masked, self.random))
+        return any(course.first != course.last for course in courses)
+
     @model_validator(mode="after")
     def _possible(self) -> Self:
         rate, masked, random = (Course.of(v) for v in (self.rate, self.masked, self.random))
@@ -63,8 +69,7 @@ class Masking(Settings):
             raise ValueError(
                 f"masked {self.masked} and random {self.random} together are more than 1"
             )
-        changing = any(share.first != share.last for share in (rate, masked, random))
-        if self.masks == "static" and changing:
+        if self.masks == "static" and self.changes:
             raise ValueError("masks = 'static' hides the same at all times; give fixed shares")
         if (self.unit == "entity") != (self.names is not None):
             raise ValueError("unit = 'entity' and names, a file of them, go together")

@@ -60,7 +60,8 @@ class TrainSettings(Settings):
     optimizer: Rule = "adamw"
     """What moves the weights: adamw, or muon for the layers' matrices and adamw for the rest."""
     decay: float = Field(default=0.01, ge=0)
-    """Weight decay, on everything but biases and norms."""
+    """Weight decay, on everything but biases and norms (so on embeddings too): times the learning
+    rate, it is the share that a step takes off."""
     beta2: float = Field(default=0.999, gt=0, lt=1)
     """Memory of AdamW's second moment."""
     eps: float = Field(default=1e-8, gt=0)
