@@ -240,4 +240,8 @@ def serve(tokenizer: str, folder: str, words: str) -> None:
             answer = make_shard(job, loaded, Path(folder), segmenter).model_dump_json()
         except UserError as error:
             answer = json.dumps({"error": str(error)})
-        print(answer, flush=True)
+        try:
+            print(answer, flush=True)
+        except BrokenPipeError:  # whoever asked was killed; nothing more can be said, nor need be
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return
