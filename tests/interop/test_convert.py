@@ -13,9 +13,10 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from clozeworks import api, cli
-from clozeworks.core.bundle import Card, open_bundle
+from clozeworks.core.bundle import CARD, Card, open_bundle
 from clozeworks.core.errors import UserError
-from clozeworks.interop.hub import local
+from clozeworks.core.files import digest
+from clozeworks.interop.hub import local, origin
 from clozeworks.interop.huggingface import labels_of, open_model, write_bundle
 from clozeworks.interop.tensors import read_tensors
 from clozeworks.model.families.bert import Bert
@@ -351,8 +352,13 @@ def test_a_cache_of_the_hub_opens_by_folder_and_by_name(folder, tmp_path, monkey
         f"hub:ada/tiny@{REVISION}",
     ):
         assert local_at(name).resolve() == snapshot.resolve()
-    made = convert(local_at("hub:ada/tiny"), tmp_path / "out")
+    (snapshot / CARD).unlink()  # as a model from elsewhere, which says nothing of its origin
+    origin.cache_clear()
+    made = convert(Path("hub:ada/tiny"), tmp_path / "out")
     assert made.difference == 0.0
+    known = open_bundle(made.out).card.provenance
+    assert known.parent == f"hub:ada/tiny@{REVISION}"
+    assert known.data["model.safetensors"] == digest(folder / "model.safetensors")
 
 
 def local_at(name):

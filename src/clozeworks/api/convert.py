@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from clozeworks.core.bundle import Bundle, Card, Provenance, open_bundle, read_json
+from clozeworks.core.bundle import CARD, Bundle, Card, Provenance, open_bundle, read_json
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import digest, existing, write_folder
@@ -23,7 +23,7 @@ from clozeworks.interop.foreign import (
     with_heads,
     with_labels,
 )
-from clozeworks.interop.hub import local
+from clozeworks.interop.hub import local, origin
 from clozeworks.interop.huggingface import (
     PRETRAINING,
     check_match,
@@ -181,6 +181,10 @@ def _read(recipe: ConvertRecipe) -> Read:
     size = taken.model.config.vocab_size
     check_match(tokenizer, size, str(source), bundle.card.tokenizer)
     card = with_labels(bundle.card, taken.labels, str(bundle.path / "config.json"))
+    if not (bundle.path / CARD).exists():  # a folder from elsewhere, of which nothing is known
+        data = {path.name: digest(path) for path in bundle.files}
+        known = Provenance(parent=origin(recipe.source), data=data, versions=versions())
+        card = card.model_copy(update={"provenance": known})
     kind = bundle.config.get("problem_type")
     more = {"problem_type": kind} if kind and "classify" in taken.model.heads else {}
     return taken.model, tokenizer, card, more

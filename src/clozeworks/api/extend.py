@@ -15,7 +15,7 @@ from clozeworks.core.log import say
 from clozeworks.core.run import versions
 from clozeworks.data.documents import Documents
 from clozeworks.interop.foreign import take_bundle, tell_rest, with_labels
-from clozeworks.interop.hub import local
+from clozeworks.interop.hub import local, origin
 from clozeworks.interop.huggingface import check_match, config_of, write_bundle
 from clozeworks.model.config import EncoderConfig
 from clozeworks.model.heads import Model, encoder_of
@@ -204,7 +204,7 @@ def _repeated(old: Tensor, config: EncoderConfig) -> Tensor:
 def _card(recipe: ExtendRecipe, card: Card, more: Tokenizer) -> Card:
     files = [*recipe.files, *([recipe.from_file] if recipe.from_file else [])]
     provenance = Provenance(
-        parent=str(recipe.model),
+        parent=origin(recipe.model),
         data={path.name: digest(path) for path in files},
         recipe=recipe.model_dump(mode="json", exclude_none=True),
         versions=versions(),

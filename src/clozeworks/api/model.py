@@ -9,7 +9,7 @@ from clozeworks.core.errors import UserError
 from clozeworks.core.log import say
 from clozeworks.core.run import Run, versions
 from clozeworks.inference.engine import Engine
-from clozeworks.interop.hub import local
+from clozeworks.interop.hub import local, origin
 from clozeworks.interop.huggingface import check_match, config_of, open_model, write_bundle
 from clozeworks.model.encoder import initialise
 from clozeworks.model.heads import Model
@@ -79,7 +79,7 @@ def _card(run: Run, task: Task, tokenizer: Tokenizer, recipe: Settings) -> Card:
         tokenizer=tokenizer.hash,
         max_length=getattr(task.config, "max_length", None),
         provenance=Provenance(
-            parent=None if values.get("model") is None else str(values["model"]),
+            parent=None if values.get("model") is None else origin(Path(values["model"])),
             data=run.inputs,
             recipe=values,
             versions=versions(),

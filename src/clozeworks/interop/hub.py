@@ -5,6 +5,7 @@ for the place of its cache.
 """
 
 import re
+from functools import lru_cache
 from pathlib import Path
 
 from clozeworks.core.errors import UserError
@@ -42,3 +43,10 @@ def local(path: Path) -> Path:
             f"{text} cannot be had ({reason}); check name and network, set HF_ENDPOINT to a "
             "mirror, or copy the model's folder here and name that"
         ) from error
+
+
+@lru_cache
+def origin(path: Path) -> str:
+    """What a model came from: its path, or its name on the Hub with the commit that was taken."""
+    text = str(path)
+    return f"{text.partition('@')[0]}@{local(path).name}" if text.startswith("hub:") else text
