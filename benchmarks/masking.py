@@ -87,7 +87,7 @@ class Measuring:
 
     def _samples(self, task: Mlm, took: list[float]) -> Iterator[Sample]:
         documents = np.arange(len(self.shards.documents) - 1)
-        shape: dict[str, Any] = {"paired": True, "tokens": TOKENS, "seed": 0, "words": True}
+        shape: dict[str, Any] = {"pairs": "next", "tokens": TOKENS, "seed": 0, "words": True}
         stream = ShardStream(self.shards, documents, self.vocabulary, LENGTH, **shape)
         for step in stream.steps(0):
             groups = stream.groups(0, step)
