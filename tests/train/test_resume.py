@@ -87,9 +87,9 @@ def test_a_crash_at_any_moment_changes_nothing(precision, straight, tmp_path, mo
     same(tmp_path / "run", straight(precision))
 
 
-def test_a_crash_long_after_the_last_checkpoint_changes_nothing(straight, tmp_path, monkeypatch):
-    rarely = SETTINGS.model_copy(update={"checkpoint_minutes": 60.0})
-    before, left = Optimizer.step, [13]
+def crash_once_in_step(monkeypatch, number):
+    """Let the step of this number, of all that come, crash in the middle; later ones go well."""
+    before, left = Optimizer.step, [number]
 
     def step(self, rate):
         left[0] -= 1
@@ -98,6 +98,11 @@ def test_a_crash_long_after_the_last_checkpoint_changes_nothing(straight, tmp_pa
         return before(self, rate)
 
     monkeypatch.setattr(Optimizer, "step", step)
+
+
+def test_a_crash_long_after_the_last_checkpoint_changes_nothing(straight, tmp_path, monkeypatch):
+    rarely = SETTINGS.model_copy(update={"checkpoint_minutes": 60.0})
+    crash_once_in_step(monkeypatch, 13)
     with pytest.raises(Crash):
         small_run(tmp_path / "run", rarely)
     assert latest_cursor(tmp_path / "run" / "checkpoints").step == 0
@@ -107,16 +112,8 @@ def test_a_crash_long_after_the_last_checkpoint_changes_nothing(straight, tmp_pa
 
 
 def test_tensorboard_draws_every_step_once(tmp_path, monkeypatch):
-    before, left = Optimizer.step, [13]
-
-    def step(self, rate):
-        left[0] -= 1
-        if left[0] == 0:
-            raise Crash
-        return before(self, rate)
-
     rarely = SETTINGS.model_copy(update={"checkpoint_minutes": 60.0})
-    monkeypatch.setattr(Optimizer, "step", step)
+    crash_once_in_step(monkeypatch, 13)
     with pytest.raises(Crash):
         small_run(tmp_path / "run", rarely)
     small_run(tmp_path / "run", rarely)
