@@ -1,5 +1,6 @@
 """Small runs of several processes, one after another; as a script, told what to run on stdin."""
 
+import gc
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import torch
 from small_run import SETTINGS, small_run
+from torch.nn.parallel import DistributedDataParallel
 
 from clozeworks.core.errors import UserError
 from clozeworks.core.log import silence
@@ -19,6 +21,8 @@ from clozeworks.train.fit import Interrupted
 
 DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 3
 """How a process leaves."""
+PATIENCE = 200
+"""Seconds after which processes that wait for one another are killed, so that a test fails."""
 
 
 def watched(folder: Path, rank: int, orders) -> None:
@@ -48,11 +52,16 @@ def one(job, rank: int, port: int) -> int:
         with silence(), gathered(torch.device("cpu")) as team:
             small_run(folder, settings, team=team, **job.get("more", {}))
     except Interrupted:
-        return STOPPED
+        return FAILED if lingering() else STOPPED
     except UserError as error:
         folder.with_name(f"{folder.name}.{rank}.said").write_text(str(error))
         return REFUSED
     return DONE
+
+
+def lingering() -> bool:
+    """Whether something that an error's frames keep alive holds on to a group that was left."""
+    return any(type(thing) is DistributedDataParallel for thing in gc.get_objects())
 
 
 def run(job) -> list[int]:
@@ -72,6 +81,8 @@ def run(job) -> list[int]:
             sys.stderr.flush()
             os._exit(code)
         children.append(child)
+    signal.signal(signal.SIGALRM, lambda *_: [os.kill(child, signal.SIGKILL) for child in children])
+    signal.alarm(PATIENCE)
     return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 

@@ -70,6 +70,7 @@ class Fit:
             precision = self.team.first(self._precision)
             settings = self.settings.model_copy(update={"precision": precision})
             learner = learner_for(self.model, self.task, settings, self.team)
+            stack.callback(learner.leave)
             cursor = self._begin(learner)
             place = Track(self.run.path, cursor.step)
             track = stack.enter_context(place) if self.team.leads else None

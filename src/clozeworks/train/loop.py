@@ -216,6 +216,9 @@ class Learner:
         """Training is over: leave the model with its fp32 masters."""
         self.optimizer.release()
 
+    def leave(self) -> None:
+        """The run is over, however it ended: nothing of torch's holds on to the processes."""
+
 
 def train(learner: Learner, stream: Stream, cursor: Cursor) -> Iterator[Event]:
     """Take steps from where the cursor stands to its total, yielding after each.

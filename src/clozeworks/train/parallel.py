@@ -98,6 +98,15 @@ class Replicated(Learner):
             parameter.grad = None
         self._rehearsed = True
 
+    def leave(self) -> None:
+        """Free DDP while its group is still there.
+
+        An error's traceback may keep this learner longer than the group; torch then ends the group
+        with the interpreter's lock held, and waits for a thread that waits for the lock.
+        """
+        self.objective = self._ddp.module
+        del self._ddp
+
     def _apart(self) -> AbstractContextManager[None]:
         return self._ddp.no_sync()
 
