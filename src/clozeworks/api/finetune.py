@@ -1,7 +1,6 @@
 """Fine-tune a model for a task on labelled examples."""
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from clozeworks import tasks
+from clozeworks.api.labelled import labelled_examples
 from clozeworks.api.model import adopt, check_window, keep
 from clozeworks.core.bundle import Bundle, open_bundle
 from clozeworks.core.config import Settings
@@ -19,7 +19,6 @@ from clozeworks.core.log import say
 from clozeworks.core.run import Run
 from clozeworks.data.batches import Group
 from clozeworks.data.order import ExampleStream
-from clozeworks.data.read import read_examples
 from clozeworks.data.split import hold_out
 from clozeworks.inference.engine import Engine
 from clozeworks.interop.hub import local
@@ -98,12 +97,12 @@ def _finetune(recipe: FinetuneRecipe, team: Team) -> Finetuned:
     tokenizer = load_tokenizer(parent.path)
     draft = tasks.create(recipe.task, recipe.settings, tokenizer.vocabulary)
     check_window(parent, getattr(draft.config, "max_length", 0))
-    train = _read(recipe, kind, recipe.data)
-    train, dev = (train, []) if recipe.dev else _held_out(train, recipe.dev_share)
-    labels = _labels(train, parent, recipe.data)
+    train = labelled_examples(recipe.data, draft, recipe)
+    train, dev = (train, []) if recipe.dev else _held_out(draft, train, recipe.dev_share)
+    labels = _labels(draft, train, parent, recipe.data)
     task = tasks.create(recipe.task, recipe.settings, tokenizer.vocabulary, labels)
     if recipe.dev is not None:
-        dev = _read(recipe, kind, recipe.dev, task.target)
+        dev = labelled_examples(recipe.dev, task, recipe, task.target)
     groups = _groups(task, train, tokenizer)
     check_wish(recipe.train.keep_best, task.metrics([], []))
     model = adopt(parent, task, tokenizer, recipe)
@@ -155,7 +154,8 @@ class _Outcome:
     def write(self, finished: Model) -> None:
         """Write the finished model, and say what its calibration came to."""
         examples, parts = self._calibrate(finished)
-        _say_calibrated(self.task, examples, parts)
+        for remark in self.task.remarks(examples, parts):
+            say(remark)
         keep(self.run, finished, self.task, self.tokenizer, self.recipe)
 
     def _calibrate(self, live: Model) -> tuple[Items[Any], Items[list[Part]]]:
@@ -165,85 +165,26 @@ class _Outcome:
         return examples, parts
 
 
-FEW = 50
-"""Rows below which a threshold fitted on them says little."""
-
-
-def _say_calibrated(task: Task, examples: Items[Any], parts: Items[list[Part]]) -> None:
-    """What the dev set decided about sureness, what that gives there, and whether it was enough."""
-    found, rows = task.calibration, len(examples)
-    answers = [(task.join(e, p), e) for e, p in zip(examples, parts, strict=True)]
-    given = [(answer.label, e.label) for answer, e in answers if answer.label is not None]  # type: ignore[attr-defined]
-    right = sum(label == gold for label, gold in given) / max(1, len(given))
-    say(
-        f"calibrated on dev: temperature {found.temperature:.2f}; below a probability of "
-        f'{found.threshold:.2f} the answer is "I don\'t know": {len(given) / rows:.1%} of dev '
-        f"answered, {right:.1%} of that right"
-    )
-    target = getattr(task.config, "target", 0.0)
-    if right < target:
-        say(f"no threshold brings dev to the target of {target:.0%} right: more data, or --target")
-    if rows < FEW:
-        say(f"dev has only {rows} rows: take its numbers, and that threshold, as rough")
-
-
-def _held_out(examples: list[Any], share: float) -> tuple[list[Any], list[Any]]:
+def _held_out(task: Task, examples: list[Any], share: float) -> tuple[list[Any], list[Any]]:
     """The examples to learn from, and those to judge on; says how many."""
-    kept, dev = hold_out(
-        examples,
-        share,
-        key=lambda e: f"{e.text}\n{getattr(e, 'text_pair', None) or ''}",
-        label=lambda e: str(e.label),
-    )
+    kept, dev = hold_out(examples, share, key=task.key, label=task.stratum)
     say(
         f"no dev file: {len(dev):,} of {len(examples):,} rows held out by a hash of their text, "
-        "by class; give --dev FILE to choose them yourself"
+        "of each class alike; give --dev FILE to choose them yourself"
     )
     return kept, dev
 
 
-def _read(
-    recipe: FinetuneRecipe,
-    kind: type[Task],
-    path: Path,
-    check: Callable[[Any], object] = lambda example: None,
-) -> list[Any]:
-    """The examples of a file, all labelled."""
-
-    def labelled(example: Any) -> None:
-        if example.label is None:
-            raise UserError("no label; label it, or remove the row")
-        check(example)
-
-    return list(
-        read_examples(
-            path,
-            kind.Example,
-            {**recipe.columns, "label": recipe.columns.get("label", "label")},
-            encoding=recipe.encoding,
-            format=recipe.format,
-            empty="skip" if recipe.skip_empty else "refuse",
-            check=labelled,
-        )
-    )
-
-
-def _labels(train: list[Any], parent: Bundle, path: Path) -> list[str]:
-    """The label names: in the parent's order if it has just these, else sorted."""
-    counts = Counter(example.label for example in train)
-    if len(counts) < 2:
-        raise UserError(f"{path} has a single label {next(iter(counts))!r}; two or more are needed")
-    inherited = labels_of(parent)
-    labels = inherited if set(inherited) == set(counts) else sorted(counts, key=_numbers_first)
-    say(f"{len(train):,} rows to learn from, {len(labels)} labels")
-    return labels
-
-
-def _numbers_first(label: str) -> tuple[int, float, str]:
+def _labels(task: Task, train: list[Any], parent: Bundle, path: Path) -> list[str]:
+    """The label names: in the parent's order if it has just these."""
     try:
-        return (0, float(label), label)
-    except ValueError:
-        return (1, 0.0, label)
+        found = task.labels_in(train)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    inherited = labels_of(parent)
+    labels = inherited if set(inherited) == set(found) else found
+    say(f"{len(train):,} rows to learn from" + (f", {len(labels)} labels" if labels else ""))
+    return labels
 
 
 def _groups(task: Task, examples: list[Any], tokenizer: Tokenizer) -> list[Group]:

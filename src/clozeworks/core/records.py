@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+Target = int | float | npt.NDArray[Any]
+"""What is to be learned of one Example: a class, a number, or one of them for each of its parts."""
 
 BERT_ROLES = {
     "pad": "[PAD]",

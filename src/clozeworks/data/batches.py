@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clozeworks.core.records import Bools, Ints, Sequence
+from clozeworks.core.records import Bools, Ints, Sequence, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +17,8 @@ class Group:
     index: int
     """Its number in the data: draws are a function of it."""
     sequences: list[Sequence]
-    target: int = -1
-    """A class, or what is to be told of a pair; -1 where there is nothing."""
+    target: Target = -1
+    """What its task's `target` says; of a pair, whether it is one; -1 where there is nothing."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from clozeworks.inference.vectors import vectors
 from clozeworks.metrics.classify import Floats
 from clozeworks.model.heads import Model
 from clozeworks.tasks import create
-from clozeworks.tasks.classify import ClassifyExample
+from clozeworks.tasks.classify import Classify, ClassifyExample
 from clozeworks.text.tokenizer import Tokenizer
 
 JUDGED_SHARE = 0.3
@@ -86,8 +86,8 @@ class Probe:
             raise UserError(
                 f"{settings.data} has a single label {labels[0]!r}; a probe needs two or more"
             )
-        train, judged = hold_out(examples, JUDGED_SHARE, key=_key, label=lambda e: str(e.label))
         task = create("classify", {"max_length": max_length}, tokenizer.vocabulary, labels)
+        train, judged = hold_out(examples, JUDGED_SHARE, key=task.key, label=task.stratum)
         features = [[s for (s,) in task.features(part, tokenizer)] for part in (train, judged)]
         classes = [labels.index(str(e.label)) for e in (*train, *judged)]
         return cls(features[0], features[1], np.array(classes, dtype=np.int64))
@@ -160,8 +160,4 @@ def _read(settings: ProbeSettings) -> list[ClassifyExample]:
         format=settings.format,
         check=labelled,
     )
-    return sorted(rows, key=lambda e: (text_hash(_key(e)), str(e.label)))
-
-
-def _key(example: ClassifyExample) -> str:
-    return f"{example.text}\n{example.text_pair or ''}"
+    return sorted(rows, key=lambda e: (text_hash(Classify.key(e)), str(e.label)))

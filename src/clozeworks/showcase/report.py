@@ -5,15 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clozeworks.api.evaluate import evaluate_live, summary
+from clozeworks.api.evaluate import judged
 from clozeworks.api.model import open_engine
 from clozeworks.core.log import say
 from clozeworks.data.read import read_examples
 from clozeworks.evaluation.baseline import Baseline
 from clozeworks.evaluation.classify import Evaluation, compare, judge
-from clozeworks.evaluation.classify_sections import classify_sections
 from clozeworks.evaluation.figures import Axes, Line, line_chart
 from clozeworks.evaluation.report import write_json, write_report
+from clozeworks.evaluation.reports.classify import Classify
 from clozeworks.evaluation.sections import Section, Text
 from clozeworks.tasks.classify import ClassifyExample
 
@@ -82,7 +82,7 @@ def write_demo_report(out: Path, intents: Mapping[str, Path], language: str) -> 
     }
     story = Text(title=words["made"], notes=[words["story"].format(**counts), words["caution"]])
     sections: list[Section] = [
-        *classify_sections(evaluations, language),
+        *Classify().sections(evaluations, language),
         story,
         _curve(out / "pretrained" / "metrics.jsonl", words),
     ]
@@ -94,10 +94,12 @@ def write_demo_report(out: Path, intents: Mapping[str, Path], language: str) -> 
 def _evaluations(
     out: Path, rows: Mapping[str, list[ClassifyExample]], words: Mapping[str, str]
 ) -> list[Evaluation]:
-    evaluations = []
+    evaluations, report = [], Classify()
     for folder, name in (("intents", "bert"), ("intents-from-chance", "chance")):
         engine = open_engine(out / folder / "bundle", "cpu", "auto")
-        evaluations.append(evaluate_live(engine, rows["test"], words[name]))
+        evaluation = judged(engine, report, rows["test"], words[name])
+        assert isinstance(evaluation, Evaluation)
+        evaluations.append(evaluation)
     labels = evaluations[0].labels
     baseline = Baseline.fit(rows["train"], rows["dev"], labels)
     answers = baseline.predict(rows["test"])
@@ -105,7 +107,7 @@ def _evaluations(
         judge(answers, rows["test"], labels, baseline.calibration, name=words["tfidf"])
     )
     for evaluation in evaluations:
-        say(f"{evaluation.name}: {summary(evaluation)}")
+        say(f"{evaluation.name}: {report.summary(evaluation)}")
     return evaluations
 
 

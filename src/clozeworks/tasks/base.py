@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from clozeworks.core.bundle import Calibration
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError, choose
-from clozeworks.core.records import Example, Prediction, Sequence, Vocabulary
+from clozeworks.core.records import Example, Prediction, Sequence, Target, Vocabulary
 from clozeworks.data.batches import Batch, Group, pack
 from clozeworks.data.pairs import Pairs
 from clozeworks.model.heads import AnyEncoder, Model, Pooler
@@ -113,8 +113,30 @@ class Task(ABC):
     def features(self, examples: Items[Any], tokenizer: Tokenizer) -> list[list[Sequence]]:
         """The Sequences of each Example; many at once, because the tokenizer is then faster."""
 
-    def target(self, example: Any) -> int:
-        """What is to be learned of the Example, as a number; -1 if there is nothing."""
+    @classmethod
+    def is_labelled(cls, example: Any) -> bool:
+        """Whether the Example says what is to be learned of it."""
+        return any(getattr(example, name) is not None for name in cls.answers)
+
+    @classmethod
+    def key(cls, example: Any) -> str:
+        """What an Example asks, whatever its answer: those of one key never train and judge."""
+        asked = (getattr(example, f) for f in cls.Example.model_fields if f not in cls.answers)
+        return "\n".join("" if value is None else str(value) for value in asked)
+
+    def stratum(self, example: Any) -> str:
+        """Which Examples are alike: a dev set is held out of each kind evenly."""
+        return ""
+
+    def labels_in(self, examples: Items[Any]) -> list[str]:
+        """The labels that Examples teach, in the order of the head's outputs; none by default.
+
+        Raises UserError where there is nothing to be told apart.
+        """
+        return []
+
+    def target(self, example: Any) -> Target:
+        """What is to be learned of the Example; -1 if there is nothing."""
         return -1
 
     def mark(self, batch: Batch, groups: Items[Group], draw: Draw) -> Batch:
@@ -211,6 +233,10 @@ class Task(ABC):
     def calibrate(self, examples: Items[Any], parts: Items[list[Part]]) -> Calibration:
         """Learn from the dev set how sure is sure enough; the default leaves scores as they are."""
         return self.calibration
+
+    def remarks(self, examples: Items[Any], parts: Items[list[Part]]) -> list[str]:
+        """What the dev set has decided, in sentences for the person who trains."""
+        return []
 
     def metrics(self, predictions: Items[Any], examples: Items[Any]) -> Mapping[str, float]:
         """The few numbers that sum up predictions against their Examples; of none, their names."""

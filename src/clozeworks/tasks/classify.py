@@ -20,6 +20,9 @@ from clozeworks.model.heads import AnyEncoder, ClassHead, Model
 from clozeworks.tasks.base import Draw, Output, Part, Task
 from clozeworks.text.tokenizer import Tokenizer
 
+FEW = 50
+"""Rows below which a threshold fitted on them says little."""
+
 
 class ClassifyConfig(Settings):
     """How texts are read and classes answered."""
@@ -73,6 +76,17 @@ class Classify(Task):
             return [[tokenizer.encode(e.text, e.text_pair, max_length=length)] for e in examples]
         texts = [e.text for e in examples]
         return [[s] for s in tokenizer.encode_batch(texts, max_length=length, spans=False)]
+
+    def stratum(self, example: ClassifyExample) -> str:
+        """Its class."""
+        return str(example.label)
+
+    def labels_in(self, examples: Items[ClassifyExample]) -> list[str]:
+        """The classes, numbers by their size and before words."""
+        found = {str(example.label) for example in examples}
+        if len(found) < 2:
+            raise UserError(f"there is a single label {min(found)!r}; two or more are needed")
+        return sorted(found, key=_numbers_first)
 
     def target(self, example: ClassifyExample) -> int:
         if example.label is None:
@@ -132,8 +146,35 @@ class Classify(Task):
         gold = np.array([self.target(example) for example in examples], dtype=np.int64)
         return fit_calibration(logits, gold, target=self.config.target)
 
+    def remarks(self, examples: Items[ClassifyExample], parts: Items[list[Part]]) -> list[str]:
+        """What temperature and threshold came to, what they give on dev, and if it is enough."""
+        found, rows, target = self.calibration, len(examples), self.config.target
+        answers = [(self.join(e, p), e) for e, p in zip(examples, parts, strict=True)]
+        given = [(answer.label, e.label) for answer, e in answers if answer.label is not None]
+        right = sum(label == gold for label, gold in given) / max(1, len(given))
+        said = [
+            f"calibrated on dev: temperature {found.temperature:.2f}; below a probability of "
+            f'{found.threshold:.2f} the answer is "I don\'t know": {len(given) / rows:.1%} of dev '
+            f"answered, {right:.1%} of that right"
+        ]
+        if right < target:
+            said.append(
+                f"no threshold brings dev to the target of {target:.0%} right: more data, or "
+                "--target"
+            )
+        if rows < FEW:
+            said.append(f"dev has only {rows} rows: take its numbers, and that threshold, as rough")
+        return said
+
     def metrics(
         self, predictions: Items[ClassifyPrediction], examples: Items[ClassifyExample]
     ) -> Mapping[str, float]:
         right = sum(p.best == e.label for p, e in zip(predictions, examples, strict=True))
         return {"accuracy": right / max(1, len(examples))}
+
+
+def _numbers_first(label: str) -> tuple[int, float, str]:
+    try:
+        return (0, float(label), label)
+    except ValueError:
+        return (1, 0.0, label)

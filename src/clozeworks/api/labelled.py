@@ -1,0 +1,59 @@
+"""The labelled rows that training learns from, and judging is done by."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from clozeworks.core.errors import UserError
+from clozeworks.data.read import read_examples
+from clozeworks.tasks.base import Task
+
+
+class Form(Protocol):
+    """What is read of a recipe to read its files."""
+
+    @property
+    def columns(self) -> dict[str, str]: ...
+
+    @property
+    def encoding(self) -> str: ...
+
+    @property
+    def format(self) -> str | None: ...
+
+    @property
+    def skip_empty(self) -> bool: ...
+
+
+def labelled_examples(
+    path: Path,
+    task: Task,
+    form: Form,
+    check: Callable[[Any], object] = lambda example: None,
+    columns: dict[str, str] | None = None,
+) -> list[Any]:
+    """The Examples of a file; raises UserError naming the first row without an answer.
+
+    `columns` are what the form's go before; `check` may refuse an Example, as the task's `target`
+    does where a label was never seen.
+    """
+    # where there is but one field to answer in, its column must be there
+    only = dict.fromkeys(task.answers) if len(task.answers) == 1 else {}
+    wanted = {**{name: name for name in only}, **(columns or {}), **form.columns}
+
+    def labelled(example: Any) -> None:
+        if not task.is_labelled(example):
+            raise UserError("no label; label it, or remove the row")
+        check(example)
+
+    return list(
+        read_examples(
+            path,
+            task.Example,
+            wanted,
+            encoding=form.encoding,
+            format=form.format,
+            empty="skip" if form.skip_empty else "refuse",
+            check=labelled,
+        )
+    )
