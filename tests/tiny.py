@@ -41,10 +41,23 @@ CLOCKED = {"seconds", "waiting", "memory_mb", "peak_share"}
 DRAW = Draw(seed=7, epoch=0)
 
 
-def make_task(name, labels=LABELS):
-    """A task over the tiny vocabulary, its dropout off."""
-    settings = {"dropout": 0.0} if name == "classify" else {}
-    return tasks.create(name, settings, VOCABULARY, labels if name == "classify" else ())
+KINDS = {
+    "classify:multi": {"kind": "multi", "class_weights": "balanced", "smoothing": 0.1, "focus": 1},
+    "classify:regression": {"kind": "regression"},
+    "classify:paths": {"levels": "##", "class_weights": "balanced", "focus": 2.0},
+}
+"""Settings that make another thing of a task."""
+PATHS = ["a##b", "a##c", "d"]
+
+
+def make_task(name, labels=None):
+    """A task over the tiny vocabulary, its dropout off; `classify:multi` is a kind of one."""
+    task, _, kind = name.partition(":")
+    if task != "classify":
+        return tasks.create(task, {}, VOCABULARY)
+    usual = {"regression": ["value"], "paths": PATHS}.get(kind, LABELS)
+    settings = {"dropout": 0.0, **KINDS.get(name, {})}
+    return tasks.create(task, settings, VOCABULARY, labels or usual)
 
 
 OWN = {
@@ -101,7 +114,12 @@ def make_examples(task, count, seed=0):
         return " ".join(random.choice([*WORDS, *CHINESE], int(random.integers(1, 20))))
 
     if task.name == "classify":
-        return [task.Example(text=text(), label=LABELS[i % len(LABELS)]) for i in range(count)]
+        answers = task.labels
+        if task.config.kind == "regression":
+            answers = ["1", "-2.5", "0"]
+        if task.config.kind == "multi":
+            answers = ["|".join(answers[:2]), "", answers[2], answers[0]]
+        return [task.Example(text=text(), label=answers[i % len(answers)]) for i in range(count)]
     if task.name in ("nsp", "sop"):
         return [
             task.Example(text=text(), text_pair=text(), label=task.words[i % 2])

@@ -25,6 +25,7 @@ def make_desk(folder):
             table.writerows(rows[start:end])
     texts = [row["review"] for row in rows]
     write_lines(folder / "new.jsonl", [json.dumps({"review": text}) for text in texts[:10]])
+    write_lines(folder / "topics.jsonl", map(json.dumps, topics()))
     write_lines(folder / "lines.txt", texts[:10])
     write_lines(folder / "blanks.jsonl", ['{"text": "a [MASK] lamp"}'])
     write_lines(folder / "corpus.txt", corpus(texts))
@@ -46,6 +47,14 @@ def reviews():
         first, second = words[number % 10], words[(number // 10 + 1 + number) % 10]
         thing, about = THINGS[number // 2 % 9], ABOUT[number // 3 % 6]
         yield {"review": f"a {first} {thing} and {second} {about}", "stars": stars}
+
+
+def topics():
+    """Rows of a text and its labels, which are paths, one or two to a row."""
+    for number, row in enumerate(islice(reviews(), 40)):
+        mood = "mood##bad##angry" if row["stars"] == "1" else "mood##good"
+        labels = [mood, f"about##{ABOUT[number // 3 % 6]}"][: 1 + number % 3]
+        yield {"text": row["review"], "label": labels}
 
 
 def corpus(texts):

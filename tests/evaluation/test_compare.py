@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from clozeworks.core.errors import UserError
 from clozeworks.evaluation.compare import (
-    Judged,
+    Marked,
     differences,
     digest_rows,
     marks_of,
@@ -53,7 +53,7 @@ def test_wilsons_interval_holds_the_truth_nineteen_times_in_twenty():
 
 
 def test_models_judged_on_other_rows_are_not_compared():
-    judged = [Judged(name=n, rows_digest=n, marks="10") for n in ("a", "b")]
+    judged = [Marked(name=n, rows_digest=n, marks="10") for n in ("a", "b")]
     with pytest.raises(UserError, match="'a' and 'b' were judged on different rows"):
         differences(judged)
     assert differences(judged[:1]) == differences([]) == []

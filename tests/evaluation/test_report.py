@@ -17,9 +17,11 @@ from clozeworks.evaluation.classify_sections import classify_sections
 from clozeworks.evaluation.figures import Axes, Line, line_chart
 from clozeworks.evaluation.matrix import NAMED_COLUMNS, clip, half_widths, lay_out
 from clozeworks.evaluation.report import render, write_report
+from clozeworks.evaluation.reports.classify import Classify
 from clozeworks.evaluation.sections import Column, Matrix, Quote, Quotes, Table, Text
 from clozeworks.metrics.calibrate import softmax
 from clozeworks.tasks.classify import ClassifyExample, ClassifyPrediction
+from tiny import make_examples, make_task
 
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>$x^2$ & {{ 7 * 7 }} \' {name}'
 CHROMIUM = Path("/usr/bin/chromium")
@@ -70,7 +72,8 @@ class Page(HTMLParser):
 
 
 def used_keys():
-    source = (files("clozeworks.evaluation") / "classify_sections.py").read_text("utf-8")
+    modules = (f for f in files("clozeworks.evaluation").iterdir() if f.name.endswith(".py"))
+    source = "".join(module.read_text("utf-8") for module in modules)
     pages = "".join(
         (files("clozeworks.evaluation") / "templates" / name).read_text("utf-8")
         for name in ("report.html.jinja", "sections.html.jinja")
@@ -123,6 +126,46 @@ def test_the_page_asks_for_nothing_and_shows_the_numbers(language, labels):
     headings = [i for i in page.ids if i.startswith("s")]
     assert len(headings) == len(set(headings))
     assert {a for a in page.addresses if a.startswith("#s")} == {f"#{i}" for i in headings}
+
+
+def judged_with(name, answer):
+    """A task of a kind, and its report's evaluation of a few rows, each text and label as evil."""
+    task = make_task(name, None if name == "classify:regression" else [EVIL, "好", "c"])
+    examples = [e.model_copy(update={"text": EVIL + e.text}) for e in make_examples(task, 30)]
+    predictions = [answer(task, e, i) for i, e in enumerate(examples)]
+    return Classify().judge(task, predictions, examples, "模型")
+
+
+def some_labels(task, example, i):
+    scores = {label: 0.9 if (i + k) % 4 else 0.1 for k, label in enumerate(task.labels)}
+    return task.Answer(labels=[n for n, s in scores.items() if s > 0.5], scores=scores)
+
+
+def some_number(task, example, i):
+    return task.Answer(value=task.target(example) + (i % 5 - 2) / 3)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(
+    ("name", "answer"), [("classify:multi", some_labels), ("classify:regression", some_number)]
+)
+def test_labels_and_numbers_have_pages_of_their_own(name, answer, language):
+    evaluation = judged_with(name, answer)
+    page = Page(render("t", Classify().sections([evaluation, evaluation], language), language))
+    assert not page.tags & {"script", "iframe", "img", "object"}
+    text = " ".join(page.texts)
+    assert EVIL in text and "模型" in text
+    if name == "classify:multi":
+        assert f"{100 * evaluation.micro_f1.estimate:.1f}%" in text
+        assert evaluation.micro_f1.low < evaluation.micro_f1.estimate < evaluation.micro_f1.high
+        worst = evaluation.mistakes[0]
+        assert worst.missing or worst.extra
+    else:
+        assert f"{evaluation.spearman.estimate:.3f}" in text
+        off = [abs(row.gold - row.value) for row in evaluation.mistakes]
+        assert off == sorted(off, reverse=True)
+    assert type(evaluation).model_validate_json(evaluation.model_dump_json()) == evaluation
+    assert Classify().summary(evaluation)
 
 
 def test_whatever_people_write_is_text():

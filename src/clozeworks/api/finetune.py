@@ -104,6 +104,7 @@ def _finetune(recipe: FinetuneRecipe, team: Team) -> Finetuned:
     if recipe.dev is not None:
         dev = labelled_examples(recipe.dev, task, recipe, task.target)
     groups = _groups(task, train, tokenizer)
+    task.look_over(groups)
     check_wish(recipe.train.keep_best, task.metrics([], []))
     model = adopt(parent, task, tokenizer, recipe)
     run = team.first(lambda: Run.start(recipe.out, "finetune", recipe, _inputs(recipe, parent)))

@@ -34,6 +34,8 @@ class Calibration(Settings):
     """Logits are divided by this before the softmax; fitted on the dev set."""
     threshold: float = Field(default=0.0, ge=0, le=1)
     """A top probability below this is answered "I don't know"."""
+    thresholds: list[float] | None = None
+    """With any number of labels: the probability from which on each is given."""
 
 
 class Provenance(Settings):

@@ -12,7 +12,8 @@ T = TypeVar("T")
 class Registry(Generic[T]):
     """The things one folder of modules offers; `classify.py` offers its class `Classify`.
 
-    Names come from the file names alone, so listing imports nothing; `base.py` is never listed.
+    Names come from the file names alone, so listing imports nothing; `base.py`, and files that
+    begin with an underscore, are parts of the others and never listed.
     """
 
     def __init__(self, what: str, package: str) -> None:
@@ -22,7 +23,8 @@ class Registry(Generic[T]):
     def names(self) -> list[str]:
         """Every name the folder offers, sorted."""
         paths = importlib.import_module(self.package).__path__
-        return sorted(m.name for m in pkgutil.iter_modules(paths) if m.name != "base")
+        names = [module.name for module in pkgutil.iter_modules(paths)]
+        return sorted(name for name in names if name != "base" and name[0] != "_")
 
     def get(self, name: str) -> T:
         """The thing called `name`; raises UserError naming the choices if there is none."""

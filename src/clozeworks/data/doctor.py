@@ -29,7 +29,7 @@ class Labelled(Protocol):
     @property
     def text_pair(self) -> str | None: ...
     @property
-    def label(self) -> str | None: ...
+    def label(self) -> str | list[str] | None: ...
 
 
 class Lengths(Record):
@@ -142,18 +142,25 @@ def _texts(row: Labelled) -> list[str]:
     return [row.text] if row.text_pair is None else [row.text, row.text_pair]
 
 
+def _labels(row: Labelled) -> list[str]:
+    """All of the row's labels."""
+    if row.label is None:
+        return []
+    return row.label if isinstance(row.label, list) else [row.label]
+
+
 def _is_empty(row: Labelled) -> bool:
     return not all(text.strip() for text in _texts(row))
 
 
 def _examined(rows: Sequence[Labelled], tokenizer: Tokenizer | None, window: int) -> Split:
     full = [row for row in rows if not _is_empty(row)]
-    classes = Counter(row.label for row in rows if row.label is not None)
+    classes = Counter(label for row in rows for label in _labels(row))
     lengths, unknown = _measured(full, tokenizer) if tokenizer else (np.zeros(0, np.int64), 0.0)
     return Split(
         rows=len(rows),
         classes=dict(sorted(classes.items(), key=lambda item: (-item[1], item[0]))),
-        unlabelled=len(rows) - classes.total(),
+        unlabelled=sum(row.label is None for row in rows),
         empty=len(rows) - len(full),
         duplicates=len(full) - len({_folded(row) for row in full}),
         lengths=_summary(lengths, window) if len(lengths) else None,
@@ -216,7 +223,7 @@ def _conflicts(rows: Iterable[Labelled]) -> list[Conflict]:
     for row in rows:
         if row.label is not None and not _is_empty(row):
             folded = _folded(row)
-            labels[folded].add(row.label)
+            labels[folded].add(", ".join(sorted(_labels(row))))
             texts.setdefault(folded, " | ".join(_texts(row)))
     return [
         Conflict(text=_short(texts[folded]), labels=sorted(found))

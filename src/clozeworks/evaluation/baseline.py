@@ -99,7 +99,7 @@ def _gold(examples: Sequence[ClassifyExample], labels: Sequence[str]) -> Ints:
     for row, example in enumerate(examples, 1):
         if example.label is None:
             raise UserError(f"row {row} has no label; the baseline needs one on every row")
-    return label_indices([example.label or "" for example in examples], labels)
+    return label_indices([str(example.label or "") for example in examples], labels)
 
 
 def _joined(examples: Sequence[ClassifyExample]) -> list[str]:

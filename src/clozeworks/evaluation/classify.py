@@ -12,7 +12,7 @@ from clozeworks.core.records import Record
 from clozeworks.evaluation.compare import (
     Difference,
     Interval,
-    Judged,
+    Marked,
     differences,
     digest_rows,
     marks_of,
@@ -28,6 +28,7 @@ from clozeworks.metrics.calibrate import (
     reliability_bins,
 )
 from clozeworks.metrics.classify import ClassifyMetrics, Floats, classify_metrics
+from clozeworks.metrics.levels import ancestors
 from clozeworks.tasks.classify import ClassifyExample, ClassifyPrediction
 
 QUOTED_ROWS = 20
@@ -68,7 +69,18 @@ class Answers(Record):
         return self.answered_right / self.answered if self.answered else None
 
 
-class Evaluation(Judged):
+class LevelRow(Record):
+    """How far down labels that are paths are right."""
+
+    level: int
+    """1 is the top."""
+    rows: int
+    """Whose label goes as deep."""
+    right: int
+    """Of those, rows that are right down to this level."""
+
+
+class Evaluation(Marked):
     """All that is known of one classifier on one set of rows."""
 
     task: Literal["classify"] = "classify"
@@ -82,6 +94,8 @@ class Evaluation(Judged):
     answers: Answers
     reliability: list[ReliabilityBin]
     coverage: CoverageCurve
+    levels: list[LevelRow] = []
+    """Where labels are paths."""
     slices: list[Slice]
     mistakes: list[JudgedRow]
     """Answered rows that are wrong, the most confident first."""
@@ -109,11 +123,13 @@ def judge(
     calibration: Calibration | None = None,
     *,
     name: str = "model",
+    levels: str = "",
 ) -> Evaluation:
     """Judge one prediction a row against the labels of the examples.
 
-    `labels` are the model's, in their order; `calibration` is its card's. Raises UserError for no
-    rows, a row without a label, or a label outside `labels`.
+    `labels` are the model's, in their order; `calibration` is its card's; `levels` is the sign
+    between the levels of labels that are paths. Raises UserError for no rows, a row without a
+    label, or a label outside `labels`.
     """
     gold = _gold(predictions, examples)
     best = [p.best for p in predictions]
@@ -121,10 +137,10 @@ def judge(
     right = np.array([g == b for g, b in zip(gold, best, strict=True)])
     answered = np.array([p.label is not None for p in predictions])
     confidence = np.array([p.confidence for p in predictions], dtype=np.float64)
-    quoted = partial(_quoted_rows, predictions=predictions, examples=examples)
+    chosen = partial(_quoted_rows, predictions=predictions, examples=examples)
     return Evaluation(
         name=name,
-        rows_digest=digest_rows([*_texts(e), g] for e, g in zip(examples, gold, strict=True)),
+        rows_digest=digest_rows([*texts_of(e), g] for e, g in zip(examples, gold, strict=True)),
         marks=marks_of(right),
         labels=list(labels),
         calibration=calibration or Calibration(),
@@ -134,10 +150,21 @@ def judge(
         answers=_answers(right, answered),
         reliability=reliability_bins(confidence, right),
         coverage=coverage_accuracy(confidence, right),
-        slices=slices([" ".join(_texts(e)) for e in examples], right, answered),
-        mistakes=quoted(answered & ~right),
-        unanswered=quoted(~answered),
+        levels=_levels(gold, best, levels) if levels else [],
+        slices=slices([" ".join(texts_of(e)) for e in examples], right, answered),
+        mistakes=chosen(answered & ~right),
+        unanswered=chosen(~answered),
     )
+
+
+def _levels(gold: Sequence[str], best: Sequence[str], sign: str) -> list[LevelRow]:
+    paths = [(ancestors(g, sign), ancestors(b, sign)) for g, b in zip(gold, best, strict=True)]
+    rows = []
+    for depth in range(max(len(g) for g, _ in paths)):
+        deep = [(g[depth], b[depth : depth + 1]) for g, b in paths if depth < len(g)]
+        right = sum([g] == b for g, b in deep)
+        rows.append(LevelRow(level=depth + 1, rows=len(deep), right=right))
+    return rows
 
 
 def _answers(right: Bools, answered: Bools) -> Answers:
@@ -158,7 +185,7 @@ def _gold(
     for row, example in enumerate(examples, 1):
         if example.label is None:
             raise UserError(f"row {row} has no label; evaluation needs one on every row")
-        gold.append(example.label)
+        gold.append(str(example.label))
     return gold
 
 
@@ -175,7 +202,8 @@ def _scores(predictions: Sequence[ClassifyPrediction], labels: Sequence[str]) ->
     return np.array([[p.scores[label] for label in labels] for p in predictions], dtype=np.float64)
 
 
-def _texts(example: ClassifyExample) -> list[str]:
+def texts_of(example: ClassifyExample) -> list[str]:
+    """The text, or both of a pair."""
     return [example.text] if example.text_pair is None else [example.text, example.text_pair]
 
 
@@ -192,13 +220,14 @@ def _quoted_rows(
 def _judged_row(row: int, example: ClassifyExample, prediction: ClassifyPrediction) -> JudgedRow:
     return JudgedRow(
         row=row,
-        text=_quoted(example.text),
-        text_pair=None if example.text_pair is None else _quoted(example.text_pair),
-        gold=example.label or "",
+        text=quoted(example.text),
+        text_pair=None if example.text_pair is None else quoted(example.text_pair),
+        gold=str(example.label or ""),
         best=prediction.best,
         confidence=prediction.confidence,
     )
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """A text as a report shows it: its end left out where it is long."""
     return text if len(text) <= QUOTED_CHARACTERS else text[: QUOTED_CHARACTERS - 1] + "…"

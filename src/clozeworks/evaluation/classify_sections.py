@@ -38,11 +38,13 @@ def classify_sections(evaluations: Sequence[Evaluation], language: str = "en") -
     made: list[Section] = [_summary(main, gains, words)]
     if gains:
         made.append(_comparison(evaluations, words))
-    made += [_coverage(evaluations, words), _classes(evaluations, words)]
+    made += [_coverage(evaluations, words), *_levels(evaluations, words)]
+    made.append(_classes(evaluations, words))
     made += [_confusion(main, words), *_mix_ups(main, words)]
     if main.metrics.roc is not None:
         made.append(_roc(evaluations, words))
-    made += [_reliability(evaluations, words), _slices(evaluations, words)]
+    named = [(e.name, e.slices) for e in evaluations]
+    made += [_reliability(evaluations, words), slices_table(named, words, "accuracy", some=True)]
     return [*made, _mistakes(main, words), *_unanswered(main, words)]
 
 
@@ -155,6 +157,25 @@ def _coverage(evaluations: Sequence[Evaluation], words: Words) -> Figure:
     )
 
 
+def _levels(evaluations: Sequence[Evaluation], words: Words) -> list[Section]:
+    """How far down the path of its label a row is right; nothing where labels are no paths."""
+    if not evaluations[0].levels:
+        return []
+    names = [words["rows"]]
+    names += [words["accuracy"]] if len(evaluations) == 1 else [e.name for e in evaluations]
+    rows = [
+        [str(alike[0].level), str(alike[0].rows), *(percent(x.right / x.rows) for x in alike)]
+        for alike in zip(*(e.levels for e in evaluations), strict=True)
+    ]
+    table = Table(
+        title=words["levels"],
+        notes=[words["levels_note"]],
+        columns=[Column(name=words["level"]), *(Column(name=n) for n in names)],
+        rows=rows,
+    )
+    return [table]
+
+
 def _classes(evaluations: Sequence[Evaluation], words: Words) -> Table:
     main, *others = evaluations
     names = [words[n] for n in ("rows", "given", "precision", "recall", "f1")]
@@ -259,13 +280,20 @@ def _reliability(evaluations: Sequence[Evaluation], words: Words) -> Figure:
     return Figure(title=words["reliability"], notes=[words["reliability_note"]], panels=panels)
 
 
-def _slices(evaluations: Sequence[Evaluation], words: Words) -> Table:
-    names = [words["rows"], words["coverage"]]
-    names += [words["accuracy"]] if len(evaluations) == 1 else [e.name for e in evaluations]
+def slices_table(
+    judged: Sequence[tuple[str, Sequence[Slice]]], words: Words, share: str, *, some: bool = False
+) -> Table:
+    """Slices of one model, or of several by name: the share that is right is called words[share].
+
+    `some`: whether some rows are left unanswered, so that it is worth saying how many are not.
+    """
+    names = [words["rows"], *[words["coverage"]] * some]
+    names += [words[share]] if len(judged) == 1 else [name for name, _ in judged]
     rows = []
-    for alike in zip(*(e.slices for e in evaluations), strict=True):
+    for alike in zip(*(found for _, found in judged), strict=True):
         first = alike[0]
-        cells = [_slice_name(first, words), str(first.rows), percent(first.answered / first.rows)]
+        cells = [_slice_name(first, words), str(first.rows)]
+        cells += [percent(first.answered / first.rows)] * some
         rows.append([*cells, *(_slice_accuracy(s) for s in alike)])
     return Table(
         title=words["slices"],

@@ -1,16 +1,18 @@
 """How sure one may be of an accuracy, and of the difference between two on the same rows."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import sqrt
 
 import numpy as np
 
 from clozeworks.core.errors import UserError
-from clozeworks.core.records import Record
+from clozeworks.core.records import Ints, Record
 from clozeworks.metrics.calibrate import Bools
 
 RESAMPLES = 10_000
+FEWER_RESAMPLES = 500
+"""Where each takes a pass over the rows."""
 Z95 = 1.959964
 """Half the width of 95 % of a normal distribution, in standard deviations."""
 
@@ -24,12 +26,17 @@ class Interval(Record):
 
 
 class Judged(Record):
-    """One model's mistakes on known rows: the part of every task's evaluation one can compare."""
+    """What every task's evaluation has: whose it is, and of which rows."""
 
     name: str
     """What the model is called on the page."""
     rows_digest: str
     """SHA-256 of the texts and gold answers, in order: equal only for the same rows."""
+
+
+class Marked(Judged):
+    """Where every row is right or wrong, which rows are: what two models can be compared by."""
+
     marks: str
     """One character a row, "1" right and "0" wrong."""
 
@@ -79,7 +86,7 @@ def proportion(right: int, rows: int) -> Interval:
     )
 
 
-def differences(evaluations: Sequence[Judged], seed: int = 0) -> list[Difference]:
+def differences(evaluations: Sequence[Marked], seed: int = 0) -> list[Difference]:
     """The first model against each other one; raises UserError unless all judged the same rows."""
     if not evaluations:
         return []
@@ -94,6 +101,20 @@ def differences(evaluations: Sequence[Judged], seed: int = 0) -> list[Difference
         Difference(name=first.name, other=o.name, gain=paired_gain(first.marks, o.marks, seed))
         for o in others
     ]
+
+
+def resampled(value: Callable[[Ints], float | None], rows: int, seed: int = 0) -> Interval | None:
+    """A number of all rows with the bootstrap's percentile interval (Efron and Tibshirani 1993).
+
+    `value` computes it from the indices [rows] of the rows drawn; None where it cannot be.
+    """
+    whole = value(np.arange(rows))
+    draws = np.random.default_rng(seed).integers(0, rows, size=(FEWER_RESAMPLES, rows))
+    found = [x for x in map(value, draws) if x is not None]
+    if whole is None or not found:
+        return None
+    low, high = np.quantile(found, [0.025, 0.975])
+    return Interval(estimate=whole, low=min(float(low), whole), high=max(float(high), whole))
 
 
 def paired_gain(marks: str, other: str, seed: int = 0) -> Interval:

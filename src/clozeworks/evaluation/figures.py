@@ -110,6 +110,16 @@ def reliability_panel(bins: Sequence[ReliabilityBin], axes: Axes, caption: str) 
         return Panel(svg=_svg(figure), caption=caption)
 
 
+def scatter_panel(x: Sequence[float], y: Sequence[float], axes: Axes, caption: str) -> Panel:
+    """One dot a row; on the thin grey line both are the same."""
+    with _drawing() as (figure, plane):
+        ends = [min(*x, *y), max(*x, *y)]
+        plane.plot(ends, ends, color="#9aa0aa", linewidth=1, linestyle=(0, (2, 3)))
+        plane.scatter(x, y, 10, COLOURS[0], alpha=0.4, linewidths=0)
+        _label(plane, axes)
+        return Panel(svg=_svg(figure), caption=caption)
+
+
 def legend(lines: Sequence[Line]) -> list[Key]:
     """What to write beside the lines, in their order."""
     return [

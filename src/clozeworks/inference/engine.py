@@ -9,11 +9,17 @@ import numpy as np
 import torch
 
 from clozeworks.core.bundle import Bundle, open_bundle
-from clozeworks.core.errors import UserError
+from clozeworks.core.errors import UserError, choose
 from clozeworks.core.records import Prediction, Sequence
 from clozeworks.data.batches import Group, pack
 from clozeworks.data.order import cut
-from clozeworks.interop.huggingface import check_match, heads_of, labels_of, open_model
+from clozeworks.interop.huggingface import (
+    PROBLEM_TYPES,
+    check_match,
+    heads_of,
+    labels_of,
+    open_model,
+)
 from clozeworks.model.heads import Model
 from clozeworks.tasks import create
 from clozeworks.tasks.base import Part, Task
@@ -108,19 +114,18 @@ def task_of(bundle: Bundle, tokenizer: Tokenizer) -> Task:
             f"clozeworks finetune classify … --model {bundle.path}"
         )
     labels = labels_of(bundle)
-    if name == "classify":
-        _check_one_of_several(bundle, labels)
-    task = create(name, card.settings, tokenizer.vocabulary, labels)
+    settings = {**_kind(bundle, labels), **card.settings} if name == "classify" else card.settings
+    task = create(name, settings, tokenizer.vocabulary, labels)
     task.calibration = card.calibration
     return task
 
 
-def _check_one_of_several(bundle: Bundle, labels: list[str]) -> None:
-    """Raise UserError if a classifier from elsewhere does not choose one class of several."""
-    kind = bundle.config.get("problem_type")
-    if kind not in (None, "single_label_classification") or len(labels) == 1:
-        raise UserError(
-            f"{bundle.path} does not choose one class of several: problem_type = {kind!r}, "
-            f"{len(labels)} label{'' if len(labels) == 1 else 's'}; use a model that does, or "
-            f"fine-tune it: clozeworks finetune classify … --model {bundle.path}"
-        )
+def _kind(bundle: Bundle, labels: list[str]) -> dict[str, str]:
+    """What kind of classifier a folder from elsewhere holds, as `transformers` would take it."""
+    usual = PROBLEM_TYPES["regression" if len(labels) == 1 else "single"]
+    wanted = choose(
+        str(bundle.config.get("problem_type") or usual),
+        PROBLEM_TYPES.values(),
+        f"{bundle.path / 'config.json'}: problem_type",
+    )
+    return {"kind": next(kind for kind, name in PROBLEM_TYPES.items() if name == wanted)}

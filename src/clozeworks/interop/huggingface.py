@@ -360,11 +360,23 @@ def _config(model: Model, family: Family, card: Card) -> dict[str, Any]:
     if card.labels is not None:
         values["id2label"] = {str(i): label for i, label in enumerate(card.labels)}
         values["label2id"] = {label: i for i, label in enumerate(card.labels)}
-        single = len(card.labels) == 1
-        values["problem_type"] = "regression" if single else "single_label_classification"
+        values["problem_type"] = _problem_type(card)
     if "classify" in model.heads and card.settings.get("dropout") is not None:
         values["classifier_dropout"] = card.settings["dropout"]
     return values
+
+
+def _problem_type(card: Card) -> str:
+    """What `transformers` calls a classifier's kind; of one output, what it takes it for."""
+    kind = "regression" if len(card.labels or []) == 1 else "single"
+    return PROBLEM_TYPES[card.settings.get("kind", kind)]
+
+
+PROBLEM_TYPES = {
+    "single": "single_label_classification",
+    "multi": "multi_label_classification",
+    "regression": "regression",
+}
 
 
 def _as_class(theirs: State, config: Mapping[str, Any], family: Family) -> State:

@@ -113,10 +113,9 @@ class Task(ABC):
     def features(self, examples: Items[Any], tokenizer: Tokenizer) -> list[list[Sequence]]:
         """The Sequences of each Example; many at once, because the tokenizer is then faster."""
 
-    @classmethod
-    def is_labelled(cls, example: Any) -> bool:
+    def is_labelled(self, example: Any) -> bool:
         """Whether the Example says what is to be learned of it."""
-        return any(getattr(example, name) is not None for name in cls.answers)
+        return any(getattr(example, name) is not None for name in self.answers)
 
     @classmethod
     def key(cls, example: Any) -> str:
@@ -138,6 +137,12 @@ class Task(ABC):
     def target(self, example: Any) -> Target:
         """What is to be learned of the Example; -1 if there is nothing."""
         return -1
+
+    def look_over(self, groups: Items[Group]) -> None:
+        """See what is to be learned of all training Examples, once; most tasks need not."""
+        for part in self.parts:
+            if part is not self:
+                part.look_over(groups)
 
     def mark(self, batch: Batch, groups: Items[Group], draw: Draw) -> Batch:
         """Add this task's targets to a packed batch."""

@@ -1,27 +1,42 @@
-"""Single-label classification of a text or a pair of texts."""
+"""Classification of texts and pairs of texts: one class, any number of labels, or a number."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Items
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from clozeworks.core.bundle import Calibration
 from clozeworks.core.config import Settings
-from clozeworks.core.errors import UserError, suggestion
-from clozeworks.core.records import Example, Prediction, Sequence
+from clozeworks.core.records import Example, Prediction, Sequence, Target, Vocabulary
 from clozeworks.data.batches import Batch, Group
 from clozeworks.metrics.calibrate import TARGET
-from clozeworks.metrics.calibrate import calibrate as fit_calibration
 from clozeworks.model.heads import AnyEncoder, ClassHead, Model
+from clozeworks.tasks._answers import (
+    ANSWERS,
+    Array,
+    ClassifyPrediction,
+    LabelsPrediction,
+    NumberPrediction,
+    PathPrediction,
+)
 from clozeworks.tasks.base import Draw, Output, Part, Task
 from clozeworks.text.tokenizer import Tokenizer
 
-FEW = 50
-"""Rows below which a threshold fitted on them says little."""
+__all__ = [
+    "Classify",
+    "ClassifyConfig",
+    "ClassifyExample",
+    "ClassifyPrediction",
+    "LabelsPrediction",
+    "NumberPrediction",
+    "PathPrediction",
+]
+
+Kind = Literal["single", "multi", "regression"]
 
 
 class ClassifyConfig(Settings):
@@ -31,9 +46,32 @@ class ClassifyConfig(Settings):
     """Longest sequence in tokens, special tokens included; longer texts are cut, and counted."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Share of the pooled values dropped before the classifier in training."""
+    kind: Kind = "single"
+    """What a text is given: one class (single), any number of labels (multi), or a number
+    (regression)."""
+    levels: str = ""
+    """Sign between the levels of a label that is a path, such as ## in a##b##c; absent: labels are
+    no paths."""
+    separator: str = Field(default="|", min_length=1)
+    """Sign between several labels in one cell."""
+    class_weights: Literal["equal", "balanced"] = "equal"
+    """What classes count in training: as many rows as they have, or all alike, rare ones more."""
+    smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the right answer's probability that is spread over all answers in training."""
+    focus: float = Field(default=0.0, ge=0)
+    """Exponent of the focal loss, which counts rows less the surer they are right; 0: all alike."""
     target: float = Field(default=TARGET, ge=0, le=1)
     """Share of right answers to reach on the dev set by answering "I don't know" to the least
     certain texts; 0 answers always."""
+
+    @model_validator(mode="after")
+    def _fits_numbers(self) -> Self:
+        if self.kind == "regression":
+            fields = ("levels", "class_weights", "smoothing", "focus")
+            for name in fields:
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} is about classes, and regression has none")
+        return self
 
 
 class ClassifyExample(Example):
@@ -43,30 +81,23 @@ class ClassifyExample(Example):
     """The text to classify."""
     text_pair: str | None = None
     """A second text, where the class is of the pair."""
-    label: str | None = None
-    """The class; not needed to predict."""
-
-
-class ClassifyPrediction(Prediction):
-    """The class of one text, with its calibrated probability."""
-
-    label: str | None
-    """The answer; None is "I don't know": the best class is below the threshold."""
-    best: str
-    """The most probable class, whether answered or not."""
-    confidence: float
-    """Its calibrated probability."""
-    scores: dict[str, float]
-    """The probability of every class."""
+    label: str | list[str] | None = None
+    """The class, the labels, or the number; not needed to predict."""
 
 
 class Classify(Task):
-    """Sort texts, or pairs of texts, into classes, with a calibrated "I don't know"."""
+    """Give texts or pairs of texts a class, any number of labels, or a number."""
 
     name = "classify"
-    Config, Example, Answer = ClassifyConfig, ClassifyExample, ClassifyPrediction
+    Config, Example, Answer = ClassifyConfig, ClassifyExample, Prediction
     pooled = True
     config: ClassifyConfig
+
+    def __init__(self, config: Settings, vocabulary: Vocabulary, labels: Items[str] = ()) -> None:
+        super().__init__(config, vocabulary, labels)
+        self.answer = ANSWERS[self.config.kind](self.config, self.labels)
+        """What the logits mean."""
+        self.Answer = self.answer.Answer
 
     def features(
         self, examples: Items[ClassifyExample], tokenizer: Tokenizer
@@ -77,30 +108,25 @@ class Classify(Task):
         texts = [e.text for e in examples]
         return [[s] for s in tokenizer.encode_batch(texts, max_length=length, spans=False)]
 
+    def is_labelled(self, example: ClassifyExample) -> bool:
+        return self.config.kind == "multi" or example.label is not None
+
     def stratum(self, example: ClassifyExample) -> str:
-        """Its class."""
-        return str(example.label)
+        return self.answer.stratum(example.label)
 
     def labels_in(self, examples: Items[ClassifyExample]) -> list[str]:
-        """The classes, numbers by their size and before words."""
-        found = {str(example.label) for example in examples}
-        if len(found) < 2:
-            raise UserError(f"there is a single label {min(found)!r}; two or more are needed")
-        return sorted(found, key=_numbers_first)
+        return self.answer.labels_in([example.label for example in examples])
 
-    def target(self, example: ClassifyExample) -> int:
-        if example.label is None:
-            return -1
-        if example.label not in self.labels:
-            raise UserError(
-                f"label {example.label!r} was never seen in training"
-                f"{suggestion(example.label, self.labels)}"
-            )
-        return self.labels.index(example.label)
+    def target(self, example: ClassifyExample) -> Target:
+        return -1 if not self.is_labelled(example) else self.answer.target(example.label)
+
+    def look_over(self, groups: Items[Group]) -> None:
+        self.answer.look_over(np.stack([group.target for group in groups]))
 
     def mark(self, batch: Batch, groups: Items[Group], draw: Draw) -> Batch:
-        """Add `label` [N] int64."""
-        return batch.with_targets(label=torch.tensor([group.target for group in groups]))
+        """Add `label`: classes [N] int64; labels [N, K] fp32, 0 or 1; or numbers [N] fp32."""
+        gold: Array = np.array([group.target for group in groups], self.answer.dtype)
+        return batch.with_targets(label=torch.from_numpy(gold))
 
     def head(self, encoder: AnyEncoder) -> nn.Module:
         return ClassHead(encoder, len(self.labels), self.config.dropout)
@@ -109,11 +135,11 @@ class Classify(Task):
         return model.pooled_rows(batch)
 
     def counts(self, batch: Batch) -> dict[str, float]:
-        return {"classify": float(len(batch.targets["label"]))}
+        return {"classify": self.answer.count(batch.targets["label"])}
 
     def terms(self, model: Model, rows: Tensor, batch: Batch) -> dict[str, Tensor]:
         logits = model.heads["classify"](model.pooled(rows, batch)).float()
-        return {"classify": F.cross_entropy(logits, batch.targets["label"], reduction="sum")}
+        return {"classify": self.answer.loss(logits, batch.targets["label"])}
 
     def predict(self, model: Model, batch: Batch) -> Output:
         """`logits` [N, K] fp32."""
@@ -123,58 +149,27 @@ class Classify(Task):
         return {"logits": model.heads["classify"](model.pooled(rows, batch)).float()}
 
     def decode(self, output: Output, batch: Batch) -> list[Part]:
-        probs = torch.softmax(output["logits"] / self.calibration.temperature, -1)
+        """`logits` and `probs` [K]: of classes and labels probabilities, of a number itself."""
+        probs = self.answer.probs(output["logits"], self.calibration)
         return [
             {"logits": raw, "probs": shares}
             for raw, shares in zip(output["logits"].tolist(), probs.tolist(), strict=True)
         ]
 
-    def join(self, example: ClassifyExample, parts: list[Part]) -> ClassifyPrediction:
-        probs: list[float] = parts[0]["probs"]
-        confidence = max(probs)
-        best = self.labels[probs.index(confidence)]
-        return ClassifyPrediction(
-            label=best if confidence >= self.calibration.threshold else None,
-            best=best,
-            confidence=confidence,
-            scores=dict(zip(self.labels, probs, strict=True)),
-        )
+    def join(self, example: ClassifyExample, parts: list[Part]) -> Prediction:
+        return self.answer.prediction(parts[0]["probs"], self.calibration)
 
     def calibrate(self, examples: Items[ClassifyExample], parts: Items[list[Part]]) -> Calibration:
-        """Temperature, then threshold, on the dev logits."""
+        """From the dev logits: how sure one may be, and how sure is sure enough."""
         logits = np.array([part[0]["logits"] for part in parts], dtype=np.float64)
-        gold = np.array([self.target(example) for example in examples], dtype=np.int64)
-        return fit_calibration(logits, gold, target=self.config.target)
+        gold = np.stack([np.asarray(self.target(example)) for example in examples])
+        return self.answer.calibrate(logits, gold)
 
     def remarks(self, examples: Items[ClassifyExample], parts: Items[list[Part]]) -> list[str]:
-        """What temperature and threshold came to, what they give on dev, and if it is enough."""
-        found, rows, target = self.calibration, len(examples), self.config.target
-        answers = [(self.join(e, p), e) for e, p in zip(examples, parts, strict=True)]
-        given = [(answer.label, e.label) for answer, e in answers if answer.label is not None]
-        right = sum(label == gold for label, gold in given) / max(1, len(given))
-        said = [
-            f"calibrated on dev: temperature {found.temperature:.2f}; below a probability of "
-            f'{found.threshold:.2f} the answer is "I don\'t know": {len(given) / rows:.1%} of dev '
-            f"answered, {right:.1%} of that right"
-        ]
-        if right < target:
-            said.append(
-                f"no threshold brings dev to the target of {target:.0%} right: more data, or "
-                "--target"
-            )
-        if rows < FEW:
-            said.append(f"dev has only {rows} rows: take its numbers, and that threshold, as rough")
-        return said
+        given = [self.join(e, p) for e, p in zip(examples, parts, strict=True)]
+        return self.answer.remarks(given, [e.label for e in examples], self.calibration)
 
     def metrics(
-        self, predictions: Items[ClassifyPrediction], examples: Items[ClassifyExample]
+        self, predictions: Items[Any], examples: Items[ClassifyExample]
     ) -> Mapping[str, float]:
-        right = sum(p.best == e.label for p, e in zip(predictions, examples, strict=True))
-        return {"accuracy": right / max(1, len(examples))}
-
-
-def _numbers_first(label: str) -> tuple[int, float, str]:
-    try:
-        return (0, float(label), label)
-    except ValueError:
-        return (1, 0.0, label)
+        return self.answer.metrics(predictions, [e.label for e in examples])

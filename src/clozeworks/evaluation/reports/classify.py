@@ -1,29 +1,53 @@
-"""The report of a classifier."""
+"""The report of a classifier: of one class, of any number of labels, or of numbers."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from clozeworks.evaluation.classify import Evaluation, judge
 from clozeworks.evaluation.classify_sections import classify_sections
+from clozeworks.evaluation.compare import Judged
+from clozeworks.evaluation.labels import (
+    LabelsEvaluation,
+    judge_labels,
+    labels_sections,
+    labels_summary,
+)
+from clozeworks.evaluation.numbers import (
+    NumbersEvaluation,
+    judge_numbers,
+    numbers_sections,
+    numbers_summary,
+)
 from clozeworks.evaluation.sections import Section
 from clozeworks.tasks.base import Task
-from clozeworks.tasks.classify import ClassifyExample, ClassifyPrediction
+from clozeworks.tasks.classify import ClassifyConfig, ClassifyExample
 
 
 class Classify:
-    """Accuracy, F1, calibration, what "I don't know" does, mix-ups and mistakes."""
+    """How well classes, labels or numbers were guessed, and where not."""
 
     def judge(
-        self,
-        task: Task,
-        predictions: Sequence[ClassifyPrediction],
-        examples: Sequence[ClassifyExample],
-        name: str,
-    ) -> Evaluation:
+        self, task: Task, predictions: Sequence[Any], examples: Sequence[ClassifyExample], name: str
+    ) -> Judged:
         """Against the labels of the examples."""
-        return judge(predictions, examples, task.labels, task.calibration, name=name)
+        assert isinstance(task.config, ClassifyConfig)
+        match task.config.kind:
+            case "multi":
+                return judge_labels(task, predictions, examples, name)
+            case "regression":
+                return judge_numbers(task, predictions, examples, name)
+        levels = task.config.levels
+        labels, calibration = task.labels, task.calibration
+        return judge(predictions, examples, labels, calibration, name=name, levels=levels)
 
-    def summary(self, evaluation: Evaluation) -> str:
-        """Accuracy with its interval, F1, coverage, calibration error."""
+    def summary(self, evaluation: Judged) -> str:
+        """The quality with its interval, and what else is asked first."""
+        match evaluation:
+            case LabelsEvaluation():
+                return labels_summary(evaluation)
+            case NumbersEvaluation():
+                return numbers_summary(evaluation)
+        assert isinstance(evaluation, Evaluation)
         metrics, answers = evaluation.metrics, evaluation.answers
         sure = "–" if answers.accuracy is None else f"{answers.accuracy:.2%}"
         return (
@@ -33,6 +57,11 @@ class Classify:
             f"calibration error {evaluation.calibration_error:.4f}"
         )
 
-    def sections(self, evaluations: Sequence[Evaluation], language: str) -> list[Section]:
-        """As `classify_sections`."""
+    def sections(self, evaluations: Sequence[Any], language: str) -> list[Section]:
+        """Of the first in full, of others of its kind beside it."""
+        match evaluations[0]:
+            case LabelsEvaluation():
+                return labels_sections(evaluations, language)
+            case NumbersEvaluation():
+                return numbers_sections(evaluations, language)
         return classify_sections(evaluations, language)
