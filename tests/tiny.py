@@ -9,7 +9,9 @@ from clozeworks.data.batches import Group
 from clozeworks.model.config import EncoderConfig
 from clozeworks.model.heads import encoder_of
 from clozeworks.tasks.base import Draw
+from clozeworks.text.tags import labels_of
 from clozeworks.text.tokenizer import SPECIAL, Tokenizer
+from clozeworks.text.units import joined
 
 WORDS = ["refund", "order", "late", "lost", "parcel", "please", "where", "is", "my", "the", "a"]
 LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
@@ -44,15 +46,20 @@ DRAW = Draw(seed=7, epoch=0)
 KINDS = {
     "classify:multi": {"kind": "multi", "class_weights": "balanced", "smoothing": 0.1, "focus": 1},
     "classify:regression": {"kind": "regression"},
+    "tag:crf": {"crf": True, "scheme": "bioes", "max_length": 16, "overlap": 4},
     "classify:paths": {"levels": "##", "class_weights": "balanced", "focus": 2.0},
 }
 """Settings that make another thing of a task."""
+TYPES = ["name", "place"]
 PATHS = ["a##b", "a##c", "d"]
 
 
 def make_task(name, labels=None):
     """A task over the tiny vocabulary, its dropout off; `classify:multi` is a kind of one."""
     task, _, kind = name.partition(":")
+    if task == "tag":
+        labels = labels or labels_of(TYPES, "bioes" if kind else "bio")
+        return tasks.create(task, {"dropout": 0.0, **KINDS.get(name, {})}, VOCABULARY, labels)
     if task != "classify":
         return tasks.create(task, {}, VOCABULARY)
     usual = {"regression": ["value"], "paths": PATHS}.get(kind, LABELS)
@@ -113,6 +120,8 @@ def make_examples(task, count, seed=0):
     def text():
         return " ".join(random.choice([*WORDS, *CHINESE], int(random.integers(1, 20))))
 
+    if task.name == "tag":
+        return [tagged(task, text().split(), random) for _ in range(count)]
     if task.name == "classify":
         answers = task.labels
         if task.config.kind == "regression":
@@ -128,6 +137,19 @@ def make_examples(task, count, seed=0):
     if task.name == "rtd":
         return [task.Example(text=text()) for _ in range(count)]
     return [task.Example(text=f"{text()} [MASK] {text()}") for _ in range(count)]
+
+
+def tagged(task, words, random):
+    """An Example of tokens, every third word a name or a place, or the same by characters."""
+    tags = ["O"] * len(words)
+    for i in range(1, len(words), 3):
+        tags[i] = f"B-{TYPES[i % 2]}"
+    if random.integers(2):
+        return task.Example(tokens=words, tags=tags)
+    text, given = joined(words)
+    places = [(*given[i].tolist(), tag[2:]) for i, tag in enumerate(tags) if tag != "O"]
+    entities = [{"start": start, "end": end, "label": label} for start, end, label in places]
+    return task.Example(text=text, entities=entities)
 
 
 def gap(ours, theirs, against=None):

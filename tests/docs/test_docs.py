@@ -14,6 +14,7 @@ from desk import make_desk
 
 from clozeworks import cli
 from clozeworks.core.bundle import Calibration, Card, Fold, Provenance
+from clozeworks.tasks import TASKS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -28,6 +29,7 @@ SHARED_PAGES = {"info": "info-and-list", "list": "info-and-list"}
 """Verbs whose page has another name."""
 NOT_RUN = 12
 """Blocks that may be marked `no-run`, over README and all pages."""
+TUNED = [("finetune", name) for name in TASKS.names() if not TASKS.get(name).from_shards]
 EVERYWHERE = {"--recipe", "--help", "--version"}
 """Flags that no verb's own help lists."""
 
@@ -184,10 +186,10 @@ def flags():
         with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.suppress(SystemExit):
             cli.main(words)
         found[verb] = set(FLAG.findall(text.getvalue())) | EVERYWHERE
-    for task in ("mlm", "nsp", "rtd"):
+    for verb, task in [("pretrain", "mlm"), ("pretrain", "nsp"), ("pretrain", "rtd"), *TUNED]:
         with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.suppress(SystemExit):
-            cli.main(["pretrain", task, "--help"])
-        found["pretrain"] |= set(FLAG.findall(text.getvalue()))
+            cli.main([verb, task, "--help"])
+        found[verb] |= set(FLAG.findall(text.getvalue()))
     return found
 
 

@@ -18,9 +18,11 @@ from clozeworks.evaluation.figures import Axes, Line, line_chart
 from clozeworks.evaluation.matrix import NAMED_COLUMNS, clip, half_widths, lay_out
 from clozeworks.evaluation.report import render, write_report
 from clozeworks.evaluation.reports.classify import Classify
+from clozeworks.evaluation.reports.tag import Tag
 from clozeworks.evaluation.sections import Column, Matrix, Quote, Quotes, Table, Text
 from clozeworks.metrics.calibrate import softmax
 from clozeworks.tasks.classify import ClassifyExample, ClassifyPrediction
+from clozeworks.text.tags import Span
 from tiny import make_examples, make_task
 
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>$x^2$ & {{ 7 * 7 }} \' {name}'
@@ -143,6 +145,30 @@ def some_labels(task, example, i):
 
 def some_number(task, example, i):
     return task.Answer(value=task.target(example) + (i % 5 - 2) / 3)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_entities_have_a_page_of_their_own(language):
+    task = make_task("tag")
+    text = f"{EVIL} 王芳 in Paris"
+    gold = [Span(0, 5, "name"), Span(8, 12, "name"), Span(20, 24, "place"), Span(30, 33, "name")]
+    found = [Span(0, 5, "name"), Span(8, 12, "place"), Span(19, 24, "place"), Span(40, 44, "name")]
+    example = task.Example(
+        text=text, entities=[{"start": s.start, "end": s.end, "label": s.type} for s in gold]
+    )
+    entities = [
+        {"start": s.start, "end": s.end, "label": s.type, "text": text[s.start : s.end]}
+        for s in found
+    ]
+    answer = task.Answer(entities=[{**e, "confidence": 0.9} for e in entities])
+    evaluation = Tag().judge(task, [answer, answer], [example, example], "模型")
+    assert evaluation.faults == {"missed": 2, "invented": 2, "bounds": 2, "type": 2}
+    assert evaluation.f1.estimate == evaluation.metrics.micro.f1 == 0.25
+    page = Page(render("t", Tag().sections([evaluation, evaluation], language), language))
+    assert not page.tags & {"script", "iframe", "img", "object"}
+    assert text in " ".join(page.texts) and "25.0%" in " ".join(page.texts)
+    assert type(evaluation).model_validate_json(evaluation.model_dump_json()) == evaluation
+    assert "2 missed, 2 invented, 2 with other ends, 2 of another type" in Tag().summary(evaluation)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

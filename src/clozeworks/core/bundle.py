@@ -14,6 +14,8 @@ from clozeworks.core.errors import UserError
 from clozeworks.core.files import existing, explained
 
 CARD = "clozeworks.json"
+OWN = "clozeworks.safetensors"
+"""Weights that no class of Hugging Face's has a name for, such as those of a CRF."""
 GENERATOR = "generator"
 """Folder inside a Bundle: the model that put in the tokens this one learned to find."""
 
@@ -119,7 +121,7 @@ class Bundle:
     @property
     def files(self) -> list[Path]:
         """Every file that decides what the model says: weights, config, tokenizer, card."""
-        names = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", CARD)
+        names = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", CARD, OWN)
         return [*self.weights, *(p for p in (self.path / name for name in names) if p.exists())]
 
     @property

@@ -52,6 +52,10 @@ class Sequence:
     """How many tokens of the text did not fit and were left out; reported, never silent."""
     words: Bools | None = None
     """[n] bool, whether each token begins a word; None where nobody asked."""
+    rows: Ints | None = None
+    """[k] int64, the tokens a task asks about, such as each word's first; None: not by token."""
+    units: Ints | None = None
+    """[k, 2] int64, the characters each of those stands for."""
 
     def __len__(self) -> int:
         return len(self.ids)

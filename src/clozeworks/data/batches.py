@@ -28,7 +28,8 @@ class Batch:
     input_ids, positions, segments [T] int64; offsets [N + 1] int64 token bounds of the sequences;
     groups [G + 1] int64 sequence bounds of the groups; index [G] int64 numbers of the groups;
     targets: whatever the task adds, by name; words [T] bool: whether each token begins a word, None
-    where nobody asked (never moved to a device: masks are drawn before).
+    where nobody asked; sequences: those packed, with their characters. The last two stay where they
+    are when the batch is moved to a device.
     """
 
     input_ids: Tensor
@@ -39,6 +40,7 @@ class Batch:
     index: Tensor
     targets: dict[str, Tensor] = field(default_factory=dict)
     words: Bools | None = None
+    sequences: tuple[Sequence, ...] = ()
 
     @property
     def num_tokens(self) -> int:
@@ -62,7 +64,7 @@ class Batch:
         names = ("input_ids", "positions", "segments", "offsets", "groups", "index")
         moved = {name: getattr(self, name).to(device, non_blocking=True) for name in names}
         targets = {n: t.to(device, non_blocking=True) for n, t in self.targets.items()}
-        return Batch(**moved, targets=targets)
+        return Batch(**moved, targets=targets, words=self.words, sequences=self.sequences)
 
 
 def pack(groups: Items[Group]) -> Batch:
@@ -82,6 +84,7 @@ def pack(groups: Items[Group]) -> Batch:
         groups=torch.from_numpy(bounds(np.array([len(g.sequences) for g in groups]))),
         index=torch.from_numpy(np.array([g.index for g in groups], dtype=np.int64)),
         words=np.concatenate(words) if len(words) == len(sequences) else None,
+        sequences=tuple(sequences),
     )
 
 

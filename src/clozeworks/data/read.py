@@ -1,5 +1,6 @@
 """From a data file's rows to Examples: columns chosen by name, values checked, nothing dropped."""
 
+import json
 from collections.abc import Callable, Iterator
 from datetime import date
 from math import isnan
@@ -74,13 +75,11 @@ def _report(path: str | Path, read: int, skipped: list[int]) -> None:
 def _wanted(
     kind: type[Example], columns: dict[str, str], row: dict[str, Any], path: str
 ) -> dict[str, str]:
-    """The column of each field to read, decided on the first row."""
+    """The column of each field; those that must be there are looked for in the first row."""
     wanted = {}
     for field, info in kind.model_fields.items():
-        column = columns.get(field, field)
-        if column in row:
-            wanted[field] = column
-        elif info.is_required() or field in columns:
+        column = wanted[field] = columns.get(field, field)
+        if column not in row and (info.is_required() or field in columns):
             raise UserError(_missing(field, column, row, path))
     return wanted
 
@@ -103,7 +102,15 @@ def _value(kind: type[Example], field: str, column: str, row: dict[str, Any], wh
         value = _written(value)
         _check_characters(value, column, where)
         return value if value or info.is_required() else None
-    return value
+    return _listed(value) if isinstance(value, str) else value
+
+
+def _listed(value: str) -> Any:
+    """What a table's cell holds where a list is wanted: JSON, or nothing."""
+    try:
+        return json.loads(value) if value.strip() else None
+    except ValueError:
+        return value  # refused as what it is
 
 
 def _written(value: Any) -> Any:

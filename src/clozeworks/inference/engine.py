@@ -114,10 +114,17 @@ def task_of(bundle: Bundle, tokenizer: Tokenizer) -> Task:
             f"clozeworks finetune classify … --model {bundle.path}"
         )
     labels = labels_of(bundle)
-    settings = {**_kind(bundle, labels), **card.settings} if name == "classify" else card.settings
+    settings = {**_elsewhere(name, bundle, labels), **card.settings}
     task = create(name, settings, tokenizer.vocabulary, labels)
     task.calibration = card.calibration
     return task
+
+
+def _elsewhere(name: str, bundle: Bundle, labels: list[str]) -> dict[str, Any]:
+    """Settings of a task that a folder without a card implies."""
+    if name == "tag":  # its tags may be of a scheme in which an entity begins with I-
+        return {"enforce": False} if bundle.card.task is None else {}
+    return _kind(bundle, labels) if name == "classify" else {}
 
 
 def _kind(bundle: Bundle, labels: list[str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from clozeworks.core.bundle import CARD, GENERATOR, Bundle, Card
+from clozeworks.core.bundle import CARD, GENERATOR, OWN, Bundle, Card
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import write_folder
 from clozeworks.core.records import as_json
@@ -113,7 +113,7 @@ def open_with(
     config, family = config_of(bundle), family_of(bundle)
     theirs, apart = tensors_of(bundle)
     with named(bundle):
-        ours = under_our_names(theirs, config, _heads_there(bundle, family))
+        ours = under_our_names(theirs, config, _heads_there(bundle, family)) | _own(bundle)
         own = tuple(f"heads.{name}." for name in anew)
         kept = {name: tensor for name, tensor in ours.items() if not name.startswith(own)}
         opened = filled(config, {**kept, **more}, build, seed, theirs)
@@ -129,6 +129,12 @@ def tensors_of(bundle: Bundle) -> tuple[State, dict[str, str]]:
     """
     family = family_of(bundle)
     return without_copies(_prefixed(_read(bundle), family), family.tied)
+
+
+def _own(bundle: Bundle) -> State:
+    """The tensors of the folder that no class of Hugging Face's has, by our names."""
+    path = bundle.path / OWN
+    return dict(read_tensors(path)) if path.exists() else {}
 
 
 def _generators(bundle: Bundle) -> State:
@@ -320,8 +326,11 @@ def write_bundle(
         generator = f"{GENERATOR}."
         own = {n: p for n, p in model.named_parameters() if not n.startswith(generator)}
         state = {name: p.detach().float().cpu() for name, p in own.items()}
-        names = described.names(frozenset(model.heads))
-        theirs = to_theirs(state, names, described.layers(model.config))
+        names, layers = described.names(frozenset(model.heads)), described.layers(model.config)
+        known = sources_of(names, layers)
+        if more := {name: tensor for name, tensor in state.items() if name not in known}:
+            write_tensors(aside / OWN, more)
+        theirs = to_theirs({n: t for n, t in state.items() if n in known}, names, layers)
         write_tensors(aside / "model.safetensors", _as_class(theirs, config, described))
         if model.generator is not None:
             inner = card.model_copy(update={"task": "mlm", "settings": {}})

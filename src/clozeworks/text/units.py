@@ -1,0 +1,110 @@
+"""Units of a text that may carry a tag: its words, or the tokens it was given in."""
+
+from collections.abc import Sequence as Many
+
+import numpy as np
+
+from clozeworks.core.records import Ints, Sequence
+from clozeworks.text.fold import HAN
+from clozeworks.text.tokenizer import Tokenizer
+
+_BLOCKS = [(block.start, block.stop) for block in HAN]
+
+
+def joined(tokens: Many[str]) -> tuple[str, Ints]:
+    """Tokens as one text, and the characters of each in it, [n, 2] int64.
+
+    A space stands between two tokens unless both sides are Chinese characters.
+    """
+    parts: list[str] = []
+    bounds, length = [], 0
+    for token in tokens:
+        close = bool(parts) and _is_han(parts[-1][-1:]) and _is_han(token[:1])
+        if parts and not close:
+            parts.append(" ")
+            length += 1
+        parts.append(token)
+        bounds.append((length, length + len(token)))
+        length += len(token)
+    return "".join(parts), np.array(bounds, dtype=np.int64).reshape(-1, 2)
+
+
+def _is_han(character: str) -> bool:
+    return bool(character) and any(a <= ord(character) < b for a, b in _BLOCKS)
+
+
+def words_of(text: str, ids: Ints, spans: Ints, tokenizer: Tokenizer) -> Ints:
+    """The characters of each word of a text, [n, 2], from its pieces: ids [m], spans [m, 2].
+
+    A WordPiece that is marked `##` goes on with a word. Of other tokenizers a piece does that
+    stands where letters or digits go on; a Chinese character is a word of its own.
+    """
+    if not len(ids):
+        return np.zeros((0, 2), dtype=np.int64)
+    if tokenizer.is_wordpiece:
+        begins = np.array([not tokenizer.pieces[i].startswith("##") for i in ids.tolist()])
+    else:
+        begins = np.array([_begins(text, start) for start in spans[:, 0].tolist()])
+    begins |= np.concatenate([[True], spans[1:, 0] > spans[:-1, 1]])
+    first = np.flatnonzero(begins)
+    last = np.append(first[1:], len(ids)) - 1
+    return np.stack([spans[first, 0], spans[last, 1]], 1)
+
+
+def _begins(text: str, at: int) -> bool:
+    """Whether a word begins at a character of the text."""
+    before, after = text[at - 1 : at], text[at : at + 1]
+    return not (before.isalnum() and after.isalnum()) or _is_han(before) or _is_han(after)
+
+
+def windows(pieces: int, room: int, overlap: int) -> list[tuple[int, int]]:
+    """Ranges of at most `room` pieces that cover them all, neighbours sharing `overlap`.
+
+    One range, empty where there is nothing, if all fit. `overlap` must be less than `room`.
+    """
+    found = [(0, min(room, pieces))]
+    while found[-1][1] < pieces:
+        start = found[-1][1] - overlap
+        found.append((start, min(start + room, pieces)))
+    return found
+
+
+def windowed(
+    text: str, bounds: Ints | None, tokenizer: Tokenizer, max_length: int, overlap: int
+) -> list[Sequence]:
+    """The text as Sequences of at most `max_length` tokens that overlap.
+
+    Each names the rows [k] at which a unit begins, and the units' characters [k, 2]. `bounds` are
+    the units' own characters; None: the units are words. A unit without a piece has no row.
+    """
+    whole = tokenizer.encode(text)
+    assert whole.spans is not None
+    inside = np.flatnonzero(whole.spans[:, 1] > whole.spans[:, 0])
+    first, stop = (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (1, 1)
+    head, tail = np.arange(first), np.arange(stop if len(inside) else 1, len(whole))
+    ids, spans = whole.ids[first:stop], whole.spans[first:stop]
+    if bounds is None:
+        bounds = words_of(text, ids, spans, tokenizer)
+    begin, units = _rows(spans, bounds)
+    room = max_length - len(head) - len(tail)
+    found = []
+    for start, end in windows(len(ids), room, min(overlap, room - 1)):
+        kept = np.concatenate([head, np.arange(start, end) + first, tail])
+        here = (begin >= start) & (begin < end)
+        found.append(
+            Sequence(
+                whole.ids[kept],
+                whole.segments[kept],
+                whole.spans[kept],
+                rows=begin[here] - start + len(head),
+                units=units[here],
+            )
+        )
+    return found
+
+
+def _rows(spans: Ints, bounds: Ints) -> tuple[Ints, Ints]:
+    """The first piece of each unit that has one, and those units' characters."""
+    owner = np.searchsorted(bounds[:, 0], spans[:, 0], side="right") - 1
+    known, first = np.unique(owner[owner >= 0], return_index=True)
+    return np.flatnonzero(owner >= 0)[first], bounds[known]

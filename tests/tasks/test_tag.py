@@ -1,0 +1,218 @@
+"""Laws of finding entities: offsets that hold, windows that lose nothing, tags that are legal."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from transformers import BertForTokenClassification
+
+from clozeworks import tasks
+from clozeworks.core.bundle import OWN, Card
+from clozeworks.core.errors import UserError
+from clozeworks.data.batches import Group, pack
+from clozeworks.inference.engine import Engine
+from clozeworks.interop.huggingface import write_bundle
+from clozeworks.text.tags import Span, labels_of, legal_moves
+from clozeworks.text.units import joined, windowed, windows
+from clozeworks.train.loop import Learner, Portion, TrainSettings, take_step
+from clozeworks.train.optim import Optimizer
+from tiny import DRAW, TOKENIZER, TYPES, VOCABULARY, gap, make_examples, make_model, make_task
+
+ANY_TEXT = st.text(
+    st.characters(exclude_categories=["Cs"]) | st.sampled_from("ab 我们，。Ａ１é\u0301👩‍👩‍👧#[]"),
+    max_size=80,
+)
+
+
+def tagger(**more):
+    labels = labels_of(TYPES, more.get("scheme", "bio"))
+    return tasks.create("tag", {"dropout": 0.0, **more}, VOCABULARY, labels)
+
+
+# === Windows and units ===
+
+
+@given(st.integers(0, 400), st.integers(1, 60), st.data())
+def test_windows_cover_every_piece_and_neighbours_share_what_they_should(pieces, room, data):
+    overlap = data.draw(st.integers(0, room - 1))
+    found = windows(pieces, room, overlap)
+    assert found[0][0] == 0 and found[-1][1] == pieces
+    assert all(stop - start <= room for start, stop in found)
+    for (_, stop), (start, _) in pairwise(found):
+        assert stop - start == overlap
+    assert len(found) == 1 or all(stop - start == room for start, stop in found[:-1])
+
+
+@given(st.lists(st.text(min_size=1, max_size=4) | st.sampled_from(["我", "在", "ok"]), max_size=12))
+def test_tokens_stand_in_their_text_where_it_is_said(tokens):
+    text, bounds = joined(tokens)
+    assert [text[a:b] for a, b in bounds.tolist()] == tokens
+    assert all(b <= a for (_, b), (a, _) in pairwise(bounds.tolist()))
+    assert len(text) - sum(map(len, tokens)) <= max(0, len(tokens) - 1)
+
+
+@settings(deadline=None)
+@given(ANY_TEXT, st.sampled_from([16, 24, 128]))
+@example("我们在北京，and London.", 16)
+def test_every_word_is_in_some_window_and_stands_where_it_is_said(text, length):
+    found = windowed(text, None, TOKENIZER, length, 4)
+    whole = windowed(text, None, TOKENIZER, 10_000, 4)[0]
+    assert {tuple(u) for s in found for u in s.units.tolist()} == {
+        tuple(u) for u in whole.units.tolist()
+    }
+    for sequence in found:
+        assert len(sequence) <= length
+        assert sequence.ids[0] == VOCABULARY.cls and sequence.ids[-1] == VOCABULARY.sep
+        assert len(sequence.rows) == len(sequence.units)
+        for row, (start, end) in zip(sequence.rows, sequence.units, strict=True):
+            assert sequence.spans[row][0] == start < end <= len(text)
+
+
+# === What is learned is what is read ===
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from(["bio", "bioes"]))
+def test_gold_tags_read_as_answers_are_the_entities(seed, scheme):
+    task = tagger(scheme=scheme, max_length=16, overlap=6)
+    for row in make_examples(task, 3, seed):
+        (sequences,) = task.features([row], TOKENIZER)
+        group = Group(0, sequences, task.target(row))
+        batch = task.collate([group], DRAW)
+        output = {"tags": batch.targets["tag"], "sure": torch.ones(len(batch.targets["tag"]))}
+        answer = task.join(row, task.decode(output, batch))
+        types = sorted(TYPES)
+        wanted = [(a, b, types[k]) for a, b, k in task.target(row).tolist()]
+        assert [(e.start, e.end, e.label) for e in answer.entities] == wanted
+        assert (answer.tags is not None) == (row.tokens is not None)
+        if row.tokens is not None:
+            again = row.model_copy(update={"tags": answer.tags})
+            assert np.array_equal(task.target(again), task.target(row))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(ANY_TEXT, min_size=1, max_size=4))
+def test_what_is_found_stands_in_the_text(texts):
+    for name in ("tag", "tag:crf"):
+        task = make_task(name)
+        engine = Engine(make_model(task), task, TOKENIZER)
+        for text, answer in zip(
+            texts, engine.predict(task.Example(text=text) for text in texts), strict=True
+        ):
+            last = 0
+            for entity in answer.entities:
+                assert entity.text == text[entity.start : entity.end] != ""
+                assert last <= entity.start and 0 <= entity.confidence <= 1
+                last = entity.end
+
+
+@pytest.mark.parametrize("crf", [False, True])
+def test_illegal_tags_are_never_given(crf):
+    task = tagger(scheme="bioes", crf=crf)
+    model = make_model(task)
+    legal = legal_moves(task.labels, "bioes")
+    given_tags = set()
+    for row in make_examples(task, 20):
+        batch = pack([Group(0, s) for s in task.features([row], TOKENIZER)])
+        with torch.inference_mode():
+            tags = task.predict(model, batch)["tags"].tolist()
+        edge = len(task.labels)
+        for before, after in zip([edge, *tags], [*tags, edge], strict=True):
+            assert legal[before, after]
+        given_tags |= set(tags)
+    assert len(given_tags) > 3
+
+
+@pytest.mark.parametrize("name", ["tag", "tag:crf"])
+def test_it_learns_thirty_two_rows_by_heart(name):
+    task = make_task(name)
+    rows = make_examples(task, 32)
+    features = task.features(rows, TOKENIZER)
+    pairs = enumerate(zip(rows, features, strict=True))
+    groups = [Group(i, sequences, task.target(row)) for i, (row, sequences) in pairs]
+    model = make_model(task)
+    learner = Learner(model, task, TrainSettings(precision="fp32"), Optimizer(model, torch.float32))
+    batch = task.collate(groups, DRAW)
+    for _ in range(150):
+        take_step(learner, Portion.of([batch]), 5e-3)
+    found = task.metrics(list(Engine(model, task, TOKENIZER).predict(rows)), rows)
+    assert found["f1"] > 0.97
+
+
+# === Beside transformers ===
+
+
+@pytest.mark.parametrize("name", ["tag", "tag:crf"])
+def test_the_folder_opens_there_with_the_same_logits(name, tmp_path):
+    task = make_task(name)
+    model = make_model(task)
+    card = Card(task="tag", settings=task.settings, labels=task.labels)
+    write_bundle(tmp_path, model, TOKENIZER, card)
+    theirs, said = BertForTokenClassification.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(said[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert list(theirs.config.id2label.values()) == task.labels
+    assert (tmp_path / OWN).exists() == (name == "tag:crf")
+    batch = pack([Group(0, [TOKENIZER.encode("我 want a refund 快")])])
+    ours = model.heads["tag"](model.encoder.encode(model.encoder.embed(batch), batch).x)
+    assert gap(ours, theirs.eval()(batch.input_ids[None]).logits[0]) < 1e-5
+    if name == "tag:crf":
+        with safe_open(tmp_path / OWN, "pt") as file:
+            parts = ("start", "transitions", "end")
+            assert set(file.keys()) == {f"heads.tag.crf.{part}" for part in parts}
+        again = Engine.open(tmp_path, torch.device("cpu"), torch.float32).model
+        for one, other in zip(again.parameters(), model.parameters(), strict=True):
+            assert torch.equal(one, other)
+
+
+# === What is refused ===
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"text": "a b", "entities": [{"start": 0, "end": 9, "label": "name"}]}, "within the 3"),
+        ({"tokens": ["a", "b"], "tags": ["O"]}, "1 tags for 2 tokens; give a tag"),
+        ({"text": "a b", "tags": ["O", "O"]}, "2 tags for 0 tokens"),
+        ({"tokens": ["a"], "tags": ["B-river"]}, "type 'river' was never seen in training"),
+        ({"entities": []}, "neither text nor tokens"),
+        (
+            {
+                "text": "a b",
+                "entities": [
+                    {"start": 0, "end": 3, "label": "name"},
+                    {"start": 2, "end": 3, "label": "place"},
+                ],
+            },
+            "overlap, and a word has one tag",
+        ),
+    ],
+)
+def test_rows_that_cannot_be_learned_are_refused(fields, message):
+    task = make_task("tag")
+    with pytest.raises(UserError, match=message):
+        task.target(task.Example(**fields))
+
+
+def test_types_without_entities_teach_nothing():
+    task = tasks.create("tag", {}, VOCABULARY)
+    with pytest.raises(UserError, match="no row has an entity"):
+        task.labels_in([task.Example(text="a", entities=[])])
+    rows = [task.Example(tokens=["a", "b"], tags=["B-x", "I-x"])]
+    assert task.labels_in(rows) == ["O", "B-x", "I-x"]
+    assert task.is_labelled(rows[0]) and not task.is_labelled(task.Example(text="a"))
+
+
+def test_an_entity_inside_a_word_is_widened_and_counted():
+    task = make_task("tag")
+    row = task.Example(text="refund the order", entities=[{"start": 3, "end": 8, "label": "name"}])
+    (sequences,) = task.features([row], TOKENIZER)
+    batch = task.collate([Group(0, sequences, task.target(row))], DRAW)
+    output = {"tags": batch.targets["tag"], "sure": torch.ones(len(batch.targets["tag"]))}
+    (entity,) = task.join(row, task.decode(output, batch)).entities
+    assert (entity.start, entity.end, entity.text) == (0, 10, "refund the")
+    assert task.remarks([], [])[0].startswith("1 times an entity began or ended inside a word")
+    assert Span(0, 10, "name") == (entity.start, entity.end, entity.label)
