@@ -74,7 +74,9 @@ def hf_sample(steps: tuple[int, int], grouped: bool) -> Sample:
         for i, example in enumerate(examples)
     ]
     model = AutoModelForSequenceClassification.from_pretrained(minilm(), num_labels=len(labels))
-    arguments = {"bf16": True, "train_sampling_strategy": "group_by_length"} if grouped else {}
+    arguments: dict[str, Any] = {"per_device_train_batch_size": BATCH}
+    if grouped:
+        arguments |= {"bf16": True, "train_sampling_strategy": "group_by_length"}
     found = trainer_run(model, rows, DataCollatorWithPadding(tokenizer), steps, arguments)
     return {"examples_per_second": steps[1] * BATCH / found["seconds"], **found}
 

@@ -1,4 +1,9 @@
-"""Tokenizer training: seconds, memory, equal bytes; encoding speed beside transformers."""
+"""Tokenizer training: seconds, memory, equal bytes; encoding speed beside transformers.
+
+    python benchmarks/tokenizer.py [--quick]
+
+Each corpus is learned from twice, in fresh processes with other hash seeds.
+"""
 
 import argparse
 import json

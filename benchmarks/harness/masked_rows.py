@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM
 
-BATCH = 32
 RATE = 5e-5
 """The learning rate Trainer has by default."""
 
@@ -23,6 +22,8 @@ RATE = 5e-5
 class Variant:
     """One way of running it: bf16 weights throughout (pure), or fp32 weights and autocast."""
 
+    batch: int
+    """Blocks of a step."""
     attention: str
     pure: bool
     compiled: bool
@@ -53,7 +54,7 @@ def run(
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.0, fused=True)
     step = torch.compile(model) if variant.compiled else model
     losses, ends = [], []
-    for batch in batches(rows, collator, sum(steps)):
+    for batch in batches(rows, collator, sum(steps), variant.batch):
         with torch.autocast("cpu", torch.bfloat16, enabled=not variant.pure):
             loss = step(*masked(batch))
         loss.backward()
@@ -83,9 +84,9 @@ def build(sizes: tuple[int, int, int], variant: Variant) -> MaskedRows:
     return model.bfloat16() if variant.pure else model
 
 
-def batches(rows: Sequence[dict[str, Any]], collator: Any, count: int) -> Iterator[Any]:
-    """Blocks in a random order through HF's collator."""
-    order = torch.randperm(len(rows))[: count * BATCH].view(count, BATCH).tolist()
+def batches(rows: Sequence[dict[str, Any]], collator: Any, count: int, size: int) -> Iterator[Any]:
+    """`count` batches of `size` blocks in a random order through HF's collator."""
+    order = torch.randperm(len(rows))[: count * size].view(count, size).tolist()
     for chosen in order:
         yield collator([rows[i] for i in chosen])
 

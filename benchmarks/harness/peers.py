@@ -9,8 +9,6 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import logging
 
-BATCH = 32
-
 
 class StepClock(TrainerCallback):
     """When each step ended, and what its loss was."""
@@ -36,8 +34,8 @@ def trainer_run(
 ) -> dict[str, float]:
     """Train for (warm-up, measured) steps; the seconds of the measured ones, and the losses.
 
-    Everything but the batch size is the Trainer's default, unless `arguments` says otherwise;
-    nothing is evaluated or saved.
+    Everything is the Trainer's default, unless `arguments` says otherwise; nothing is evaluated or
+    saved.
     """
     logging.set_verbosity_error()
     warm, measured = steps
@@ -45,7 +43,6 @@ def trainer_run(
     with tempfile.TemporaryDirectory() as place:
         settings = TrainingArguments(
             output_dir=place,
-            per_device_train_batch_size=BATCH,
             max_steps=warm + measured,
             save_strategy="no",
             report_to="none",

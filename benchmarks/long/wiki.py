@@ -13,61 +13,21 @@ benchmarks/results/long_wiki_en.jsonl as soon as it is there.
 
 import argparse
 import json
-import os
-import random
 import time
 from pathlib import Path
-from statistics import mean, stdev
-from typing import Any
+from statistics import mean
 
-import clozeworks
-from clozeworks.core.files import write_file
-from clozeworks.core.records import as_json
 from clozeworks.data.read import read_examples
 from clozeworks.evaluation.baseline import Baseline
 from clozeworks.evaluation.classify import judge
 from clozeworks.tasks.classify import ClassifyExample
 from clozeworks.text.train import TokenizerSettings
-from clozeworks.train.loop import TrainSettings
+from corpora import CORPORA, DATA, Labelled, drawn, finetuned, prepared
+from ledger import Ledger, spread
+from phases import TWO_PHASES, Budget, in_phases
 
-DATA = Path(os.environ.get("CLOZEWORKS_DATA", "../shared/data"))
-RESULTS = Path(__file__).parents[1] / "results"
-LANGUAGES = {
-    "en": ("wiki_en/wiki_en.txt.xz", "sst2", "dev"),
-    "zh": ("wiki_zh/wiki_zh.txt.xz", "chnsenticorp", "test"),
-}
-"""Corpus, labelled set, and the part of it that is judged on."""
-SHORT, LONG, SHORT_SHARE = 32, 128, 0.4
-"""Tokens a sequence in the two phases, and the first one's share of the time.
-
-A fresh encoder must learn where its neighbours are before it can learn anything from them, and it
-learns that for every position apart: with 128 positions it sits at the loss of guessing by
-frequency for thousands of steps, with 32 it leaves within hundreds. The second phase begins with
-the 32 positions over and over, so that it need not learn them again, and adds next sentences:
-nothing else teaches the first token, which classifiers read, to stand for a text.
-"""
-POSITIONS = 512
-"""Those of the finished model."""
-PHASES: dict[str, dict[str, Any]] = {
-    "short": {
-        "task": "mlm",
-        "encoder": {"max_positions": SHORT},
-        "max_length": SHORT,
-        "settings": {"rate": 0.3},
-    },
-    "pretrained": {
-        "task": "mlm+nsp",
-        "max_length": LONG,
-        "settings": {"mlm": {"rate": "0.3 -> 0.15"}},
-    },
-}
-TRAIN = {
-    "short": {"lr": 3e-3, "schedule": "constant", "warmup": 0.05},
-    "pretrained": {"lr": 2e-3, "schedule": "linear", "warmup": 0.05},
-}
-"""The rate falls only once: what the first phase has learned is not shaken twice."""
-BATCH = 4096
-"""Tokens a step."""
+LANGUAGES = {"en": ("sst2", "dev"), "zh": ("chnsenticorp", "test")}
+"""Labelled set, and the part of it that is judged on."""
 LABELLED = 1000
 SEEDS = {LABELLED: (0, 1, 2), None: (0,)}
 """Of the runs with few labels and with all; long/lstm.py has more seeds of the latter."""
@@ -80,57 +40,33 @@ def main() -> None:
     parser.add_argument("--rate", type=float, help="tokens a second of the quiet machine")
     parser.add_argument("--out", type=Path, default=Path("runs/long"))
     options = parser.parse_args()
-    corpus, labelled, judged = LANGUAGES[options.language]
+    ledger = Ledger(f"long_wiki_{options.language}")
+    folder, judged = LANGUAGES[options.language]
     out = options.out / options.language
-    bundle = pretrained(DATA / corpus, out, options)
-    data = rows(DATA / labelled, out, judged)
+    bundle = pretrained(ledger, out, options)
+    data = rows(DATA / folder, out, judged)
     for size, seeds in SEEDS.items():
-        baseline(data, size, options.language)
+        baseline(ledger, data, size)
         for seed in seeds:
             for scratch in (False, True):
-                classified(bundle, data, out, (size, seed, scratch), options.language)
-    summarise(options.language)
+                classified(ledger, bundle, data, out, (size, seed, scratch))
+    summarise(options.language, ledger)
 
 
-def pretrained(corpus: Path, out: Path, options: argparse.Namespace) -> Path:
-    if not (out / "tokenizer").exists():
-        clozeworks.tokenizer(
-            clozeworks.TokenizerRecipe(
-                files=[corpus], out=out / "tokenizer", settings=TokenizerSettings(vocab_size=16_000)
-            )
-        )
-    clozeworks.prepare(
-        clozeworks.PrepareRecipe(files=[corpus], tokenizer=out / "tokenizer", out=out / "shards")
-    )
-    if find(options.language, kind="pretrain") is not None:
+def pretrained(ledger: Ledger, out: Path, options: argparse.Namespace) -> Path:
+    corpus = DATA / CORPORA[options.language]
+    shards = prepared([corpus], out, TokenizerSettings(vocab_size=16_000))
+    if ledger.find(kind="pretrain") is not None:
         return out / "pretrained" / "bundle"
-    share = options.minutes * SHORT_SHARE
-    short = phase(out, "short", duration(share, options.rate))
-    longer = out / "longer"
-    if not longer.exists():
-        recipe = {"model": short.bundle, "positions": POSITIONS, "out": longer}
-        clozeworks.extend(clozeworks.ExtendRecipe(**recipe))
-    made = phase(out, "pretrained", duration(options.minutes - share, options.rate), longer)
+    budget = Budget(options.minutes, options.rate)
+    short, made = in_phases(TWO_PHASES, shards, out, budget).values()
     values = {"minutes": options.minutes, "rate": options.rate}
     values |= {"short": short.cost, "long": made.cost, "short_held_out": short.held_out}
     losses = {"unigram": made.unigram, "held_out": made.held_out["mlm"]}
     pairs = {"nsp": made.held_out["nsp"], "nsp_accuracy": made.held_out["nsp_accuracy"]}
     pairs |= {"label_share": made.label_share, "rising": rising(out / "pretrained")}
-    record(options.language, {"kind": "pretrain", **values, **losses, **pairs})
+    ledger.add({"kind": "pretrain", **values, **losses, **pairs})
     return made.bundle
-
-
-def duration(minutes: float, rate: float | None) -> str:
-    """Minutes as they are, or the tokens of so many at a rate."""
-    return f"{minutes:g} minutes" if rate is None else f"{minutes * 60 * rate:.0f} tokens"
-
-
-def phase(out: Path, name: str, length: str, model: Path | None = None) -> Any:
-    """One phase of pretraining, going on from a model if there is one."""
-    train = {"duration": length, "batch": BATCH, "optimizer": "muon", **TRAIN[name]}
-    recipe = {"data": out / "shards", "out": out / name, "size": "mini", "model": model}
-    recipe |= {**PHASES[name], "train": clozeworks.PretrainSettings.model_validate(train)}
-    return clozeworks.pretrain(clozeworks.PretrainRecipe.model_validate(recipe))
 
 
 def rising(run: Path) -> list[tuple[int, float]]:
@@ -141,53 +77,36 @@ def rising(run: Path) -> list[tuple[int, float]]:
 
 def rows(folder: Path, out: Path, judged: str) -> dict[str, Path]:
     """The labelled files; a fixed draw of 1,000 training rows, a dev part of it for calibration."""
-    train = list(read_examples(folder / "train.jsonl.gz", ClassifyExample, {}))
-    few = out / f"train-{LABELLED}.jsonl"
-    drawn = random.Random(0).sample(train, LABELLED)
-    with write_file(few) as stream:
-        stream.writelines(json.dumps(as_json(e), ensure_ascii=False) + "\n" for e in drawn)
+    train = folder / "train.jsonl.gz"
     return {
-        "few": few,
-        "all": folder / "train.jsonl.gz",
+        "few": drawn(train, LABELLED, out / f"train-{LABELLED}.jsonl"),
+        "all": train,
         "test": folder / f"{judged}.jsonl.gz",
     }
 
 
 def classified(
+    ledger: Ledger,
     bundle: Path,
     data: dict[str, Path],
     out: Path,
     setting: tuple[int | None, int, bool],
-    language: str,
 ) -> None:
     size, seed, scratch = setting
     key = {"kind": "finetune", "labelled": size or "all", "seed": seed, "scratch": scratch}
-    if find(language, **key) is not None:
+    if ledger.find(**key) is not None:
         return
     run = out / f"finetune-{size or 'all'}-{seed}-{'scratch' if scratch else 'pretrained'}"
     began = time.monotonic()
     epochs, batch = (10, 16) if size else (2, 32)
-    made = clozeworks.finetune(
-        clozeworks.FinetuneRecipe(
-            task="classify",
-            data=data["few" if size else "all"],
-            model=bundle,
-            out=run,
-            scratch=scratch,
-            settings={"max_length": 128},
-            train=TrainSettings(duration=f"{epochs} epochs", lr=3e-4, batch=batch, seed=seed),
-        )
-    )
-    judged = clozeworks.evaluate(
-        clozeworks.EvaluateRecipe(model=made.bundle, data=data["test"], out=run / "evaluation")
-    )
-    accuracy = judged.evaluation.metrics.accuracy
-    record(language, {**key, "accuracy": accuracy, "seconds": time.monotonic() - began})
+    labelled = Labelled(data["few" if size else "all"], data["test"], epochs, batch)
+    accuracy = finetuned(bundle, labelled, run, seed, scratch).accuracy
+    ledger.add({**key, "accuracy": accuracy, "seconds": time.monotonic() - began})
 
 
-def baseline(data: dict[str, Path], size: int | None, language: str) -> None:
+def baseline(ledger: Ledger, data: dict[str, Path], size: int | None) -> None:
     key = {"kind": "tfidf", "labelled": size or "all"}
-    if find(language, **key) is not None:
+    if ledger.find(**key) is not None:
         return
     train = list(read_examples(data["few" if size else "all"], ClassifyExample, {}))
     test = list(read_examples(data["test"], ClassifyExample, {}))
@@ -195,31 +114,12 @@ def baseline(data: dict[str, Path], size: int | None, language: str) -> None:
     labels = sorted({str(e.label) for e in train})
     fitted = Baseline.fit(train[held:], train[:held], labels)
     accuracy = judge(fitted.predict(test), test, labels, fitted.calibration).metrics.accuracy
-    record(language, {**key, "accuracy": accuracy})
+    ledger.add({**key, "accuracy": accuracy})
 
 
-def path_of(language: str) -> Path:
-    return RESULTS / f"long_wiki_{language}.jsonl"
-
-
-def record(language: str, row: dict[str, Any]) -> None:
-    RESULTS.mkdir(exist_ok=True)
-    with path_of(language).open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(row) + "\n")
-
-
-def all_rows(language: str) -> list[dict[str, Any]]:
-    path = path_of(language)
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def find(language: str, **key: Any) -> dict[str, Any] | None:
-    return next((r for r in all_rows(language) if key.items() <= r.items()), None)
-
-
-def summarise(language: str) -> None:
+def summarise(language: str, ledger: Ledger) -> None:
     """The table, and one line at the end."""
-    found = all_rows(language)
+    found = ledger.rows()
     pretrain = next(r for r in found if r["kind"] == "pretrain")
     guessing = max(pretrain["label_share"], 1 - pretrain["label_share"])
     for step, accuracy in pretrain["rising"]:
@@ -247,11 +147,6 @@ def summarise(language: str) -> None:
         )
         parts += [f"gain_{size}={100 * gain:.2f}", f"pooled_sd_{size}={100 * pooled:.2f}"]
     print(f"long_wiki_{language}: " + " ".join(parts))
-
-
-def spread(values: list[float]) -> float:
-    """Standard deviation; 0 of a single value."""
-    return stdev(values) if len(values) > 1 else 0.0
 
 
 if __name__ == "__main__":

@@ -15,12 +15,12 @@ from clozeworks.model.flops import flops_a_token
 from clozeworks.model.heads import encoder_of
 from clozeworks.train import gauge
 from clozeworks.train.fit import summary
-from clozeworks.train.gauge import Reading, gemm_rate
+from clozeworks.train.gauge import Reading, gemm_rate, operations_a_token
 from clozeworks.train.loop import Event, Learner, TrainSettings, train
 from clozeworks.train.optim import Optimizer
 from clozeworks.train.state import Cursor
 from clozeworks.train.track import Track
-from tiny import CONFIG, DRAW, make_groups, make_model, make_task
+from tiny import CONFIG, DRAW, make_config, make_groups, make_model, make_task
 
 SETTINGS = TrainSettings(precision="fp32", batch=8)
 
@@ -63,6 +63,21 @@ def test_predicting_costs_the_vocabulary():
     config = sized("bert", "mini", 30_522)
     more = flops_a_token(config, 100, 0.15) - flops_a_token(config, 100, 0)
     assert more == pytest.approx(6 * 0.15 * 30_522 * 256)
+
+
+@pytest.mark.parametrize("name", ["mlm", "mlm+nsp", "rtd"])
+def test_operations_of_a_batch_are_the_encoders_and_the_generators(name):
+    """The vocabulary is met where its tokens are predicted: with a generator, there alone."""
+    task = make_task(name)
+    model = make_model(task, make_config(task))
+    batches = [task.collate(make_groups([64] * count), DRAW) for count in (5, 2)]
+    hidden = sum(len(batch.targets["mlm_rows"]) for batch in batches) / (7 * 64)
+    if model.generator is None:
+        expected = flops_a_token(model.config, 64, hidden)
+    else:
+        expected = flops_a_token(model.config, 64, 0)
+        expected += flops_a_token(model.generator.config, 64, hidden)
+    assert operations_a_token(model, task, batches) == pytest.approx(expected)
 
 
 def test_padding_is_what_rows_have_beside_tokens():

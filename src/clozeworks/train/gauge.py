@@ -4,6 +4,7 @@ import math
 import statistics
 import sys
 import time
+from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,8 @@ import torch
 
 from clozeworks.data.batches import Batch
 from clozeworks.model.flops import flops_a_token
-from clozeworks.model.heads import TokenHead
+from clozeworks.model.heads import Model, TokenHead
+from clozeworks.tasks.base import Task
 from clozeworks.train.precision import pick_dtype
 
 if TYPE_CHECKING:
@@ -76,20 +78,27 @@ class Gauge:
             waiting=(self._ready - self._began) / seconds,
             padding=1 - packing.tokens / max(1, packing.slots),
             memory_mb=held_memory(self._learner.model.device),
-            peak_share=self._peak and self._flops(batches) * tokens / seconds / self._peak,
+            peak_share=self._peak and self._operations(batches) * tokens / seconds / self._peak,
         )
 
-    def _flops(self, batches: list[Batch]) -> float:
+    def _operations(self, batches: list[Batch]) -> float:
         """Operations a token, taking this process's batches for all."""
-        lengths = np.concatenate([batch.offsets.diff().numpy() for batch in batches])
-        attended = float((lengths**2).sum() / lengths.sum())
-        counts = [self._learner.task.counts(batch) for batch in batches]
-        total = 0.0
-        for model in filter(None, (self._learner.model, self._learner.model.generator)):
-            wide = {name for name, head in model.heads.items() if isinstance(head, TokenHead)}
-            predicted = sum(n for found in counts for name, n in found.items() if name in wide)
-            total += flops_a_token(model.config, attended, predicted / lengths.sum())
-        return total
+        return operations_a_token(self._learner.model, self._learner.task, batches)
+
+
+def operations_a_token(model: Model, task: Task, batches: Items[Batch]) -> float:
+    """Floating-point operations a token of these batches costs in training: `flops_a_token`, of the
+    encoder and of the generator beside it.
+    """
+    lengths = np.concatenate([batch.offsets.diff().numpy() for batch in batches])
+    attended = float((lengths**2).sum() / lengths.sum())
+    counts = [task.counts(batch) for batch in batches]
+    total = 0.0
+    for one in filter(None, (model, model.generator)):
+        wide = {name for name, head in one.heads.items() if isinstance(head, TokenHead)}
+        predicted = sum(n for found in counts for name, n in found.items() if name in wide)
+        total += flops_a_token(one.config, attended, predicted / lengths.sum())
+    return total
 
 
 def gemm_rate(device: torch.device, dtype: torch.dtype) -> float:

@@ -1,0 +1,93 @@
+"""Public data as long runs need it: corpora cut into shards, labelled sets, and what they tell."""
+
+import json
+import os
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import clozeworks
+from clozeworks.core.files import write_file
+from clozeworks.core.records import as_json
+from clozeworks.data.prepare import PrepareSettings
+from clozeworks.data.read import read_examples
+from clozeworks.metrics.classify import ClassifyMetrics
+from clozeworks.tasks.classify import ClassifyExample
+from clozeworks.text.train import TokenizerSettings
+from clozeworks.train.loop import TrainSettings
+
+DATA = Path(os.environ.get("CLOZEWORKS_DATA", "../shared/data"))
+CORPORA = {"en": "wiki_en/wiki_en.txt.xz", "zh": "wiki_zh/wiki_zh.txt.xz"}
+PAIR = {"text": "text_a", "text_pair": "text_b"}
+"""Columns of sets of pairs."""
+
+
+def prepared(
+    files: Sequence[Path],
+    out: Path,
+    tokenizer: TokenizerSettings,
+    settings: PrepareSettings | None = None,
+) -> Path:
+    """Shards of the files, cut by a tokenizer of their own: in `shards` and `tokenizer` of `out`.
+
+    What is there already stays.
+    """
+    place = out / "tokenizer"
+    if not place.exists():
+        recipe = clozeworks.TokenizerRecipe(files=list(files), out=place, settings=tokenizer)
+        clozeworks.tokenizer(recipe)
+    clozeworks.prepare(
+        clozeworks.PrepareRecipe(
+            files=list(files),
+            tokenizer=place,
+            out=out / "shards",
+            settings=settings or PrepareSettings(),
+        )
+    )
+    return out / "shards"
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Rows to fine-tune on and rows to judge on, and for how long."""
+
+    train: Path
+    test: Path
+    epochs: int
+    batch: int
+    columns: dict[str, str] = field(default_factory=dict)
+
+
+def finetuned(
+    bundle: Path, labelled: Labelled, run: Path, seed: int, scratch: bool = False
+) -> ClassifyMetrics:
+    """What a classifier from this model comes to, judged on the test rows."""
+    duration = f"{labelled.epochs} epochs"
+    made = clozeworks.finetune(
+        clozeworks.FinetuneRecipe(
+            task="classify",
+            data=labelled.train,
+            columns=labelled.columns,
+            model=bundle,
+            out=run,
+            scratch=scratch,
+            settings={"max_length": 128},
+            train=TrainSettings(duration=duration, lr=3e-4, batch=labelled.batch, seed=seed),
+        )
+    )
+    judged = clozeworks.evaluate(
+        clozeworks.EvaluateRecipe(model=made.bundle, data=labelled.test, out=run / "evaluation")
+    )
+    return judged.evaluation.metrics
+
+
+def drawn(file: Path, count: int, few: Path) -> Path:
+    """A fixed draw of a file's rows, written to `few`."""
+    rows = list(read_examples(file, ClassifyExample, {}))
+    with write_file(few) as stream:
+        stream.writelines(
+            json.dumps(as_json(row), ensure_ascii=False) + "\n"
+            for row in random.Random(0).sample(rows, count)
+        )
+    return few

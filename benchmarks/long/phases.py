@@ -1,0 +1,113 @@
+"""Pretraining in phases, each going on from the model of the one before, with more positions.
+
+A fresh encoder must learn where its neighbours are before it can learn anything from them, and it
+learns that for every position apart: with 128 positions it sits at the loss of guessing by
+frequency for thousands of steps, with 32 it leaves within hundreds. A phase that reads longer
+sequences begins with the positions that are known over and over, so that it need not learn them
+again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import clozeworks
+from clozeworks.api.pretrain import Pretrained
+
+POSITIONS = 512
+"""Those of the finished model."""
+BATCH = 4096
+"""Tokens a step."""
+SHORT, LONG = 32, 128
+"""Tokens a sequence in the two phases of our recipe."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One run of a pretraining."""
+
+    share: float
+    """Of the time."""
+    recipe: Mapping[str, Any]
+    """What is learned, as a recipe of `pretrain` says it."""
+    train: Mapping[str, Any]
+    """How, besides duration, as its `train` says it."""
+
+
+Phases = Mapping[str, Phase]
+
+TWO_PHASES: Phases = {
+    "short": Phase(
+        0.4,
+        {
+            "task": "mlm",
+            "encoder": {"max_positions": SHORT},
+            "max_length": SHORT,
+            "settings": {"rate": 0.3},
+        },
+        {
+            "lr": 3e-3,
+            "schedule": "constant",
+            "warmup": 0.05,
+            "batch": BATCH,
+            "optimizer": "muon",
+        },
+    ),
+    "pretrained": Phase(
+        0.6,
+        {
+            "task": "mlm+nsp",
+            "max_length": LONG,
+            "settings": {"mlm": {"rate": "0.3 -> 0.15"}},
+        },
+        {"lr": 2e-3, "schedule": "linear", "warmup": 0.05, "batch": BATCH, "optimizer": "muon"},
+    ),
+}
+"""The recipe for a short budget. The second phase adds next sentences: nothing else teaches the
+first token, which classifiers read, to stand for a text. The rate falls only once: what the first
+phase has learned is not shaken twice."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long all phases take together: minutes, or the tokens of so many at a rate."""
+
+    minutes: float
+    rate: float | None = None
+    """Tokens a second of the quiet machine."""
+
+    def duration(self, share: float) -> str:
+        """A share of it, as recipes have it."""
+        minutes = self.minutes * share
+        return (
+            f"{minutes:g} minutes"
+            if self.rate is None
+            else f"{minutes * 60 * self.rate:.0f} tokens"
+        )
+
+
+def in_phases(phases: Phases, shards: Path, out: Path, budget: Budget) -> dict[str, Pretrained]:
+    """Run them one after the other, each in a folder of its own name; finished ones stay."""
+    made: dict[str, Pretrained] = {}
+    model: Path | None = None
+    for number, (name, phase) in enumerate(phases.items()):
+        if number:
+            model = longer(made[list(phases)[number - 1]].bundle, POSITIONS, out / "longer")
+        run = {"data": shards, "out": out / name, "model": model}
+        made[name] = pretrained(phase, run, budget.duration(phase.share))
+    return made
+
+
+def pretrained(phase: Phase, run: Mapping[str, Any], duration: str) -> Pretrained:
+    """One phase; `run` says what it reads, where it is, and what it goes on from."""
+    train = clozeworks.PretrainSettings.model_validate({**phase.train, "duration": duration})
+    recipe = {"size": "mini", **phase.recipe, **run, "train": train}
+    return clozeworks.pretrain(clozeworks.PretrainRecipe.model_validate(recipe))
+
+
+def longer(model: Path, positions: int, out: Path) -> Path:
+    """The model with so many positions, in a folder of its own."""
+    if not out.exists():
+        clozeworks.extend(clozeworks.ExtendRecipe(model=model, positions=positions, out=out))
+    return out
