@@ -106,7 +106,8 @@ def test_chinese_bleu_cuts_characters():
     guess, gold = ["今天天气很好。"], [["今天天气很好！"]]
     assert bleu(guess, gold).score == 0, "without spaces it is one word"
     assert 50 < bleu(guess, gold, "zh").score < 100
-    assert bleu(gold[0], gold, "zh").score == chrf(gold[0], gold).score == pytest.approx(100)
+    assert bleu(gold[0], gold, "zh").score == pytest.approx(100)
+    assert chrf(gold[0], gold).score == pytest.approx(100)
 
 
 def test_without_sacrebleu_the_extra_is_named(monkeypatch):

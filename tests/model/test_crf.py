@@ -175,6 +175,9 @@ def test_half_precision_is_computed_in_full():
     assert torch.equal(gold, crf.decode(half.float(), offsets))
     found, want = (crf.log_likelihood(e, gold, offsets) for e in (half, half.float()))
     assert found.dtype == torch.float32 and torch.equal(found, want)
+    near = torch.tensor([[1.0, 1.0001]])  # the same in bf16
+    plain = Crf(torch.ones(3, 3, dtype=torch.bool))
+    assert plain.decode(near, torch.tensor([0, 1])).tolist() == [1]
 
 
 def test_it_learns_what_emissions_do_not_say():
