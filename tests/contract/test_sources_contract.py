@@ -42,7 +42,13 @@ def write_excel(path):
     book.save(path)
 
 
+def write_conll(path):
+    lines = ("".join(f"{word}\tO\n" for word in text.split(" ")) for text in TEXTS)
+    path.write_text("\n".join(lines), "utf-8")
+
+
 WRITERS = {
+    "conll": write_conll,
     "csv": write_csv,
     "jsonl": write_jsonl,
     "text": write_text,
@@ -63,7 +69,7 @@ def test_the_same_rows_come_out_in_order(name, tmp_path):
     path = tmp_path / f"data{kind.suffixes[0]}"
     WRITERS[name](path)
     rows = list(open_source(path).rows())
-    assert [row["text"] for _, row in rows] == TEXTS
+    assert [row.get("text") or " ".join(row["tokens"]) for _, row in rows] == TEXTS
     numbers = [number for number, _ in rows]
     assert numbers == sorted(set(numbers)) and numbers[0] >= 1
     assert list(open_source(path, format=name).rows()) == rows

@@ -62,7 +62,7 @@ WRITERS = {
 
 
 def test_every_source_is_tried_here():
-    assert SOURCES.names() == ["csv", "excel", "jsonl", "parquet", "text"]
+    assert SOURCES.names() == ["conll", "csv", "excel", "jsonl", "parquet", "text"]
     for name in SOURCES.names():
         assert SOURCES.summary(name)
 
@@ -177,7 +177,7 @@ def test_a_field_over_pythons_limit_is_read(tmp_path):
         ("a.xls", "no", "save it as .xlsx"),
         ("a.xlsx.gz", "no", "unpack it first"),
         ("a.parquet.xz", "no", "unpack it first"),
-        ("a.dat", "no", "'.dat'.*--format .choices: csv, excel"),
+        ("a.dat", "no", "'.dat'.*--format .choices: conll, csv"),
     ],
 )
 def test_damage_is_named_with_its_row(tmp_path, name, content, words):

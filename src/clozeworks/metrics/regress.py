@@ -70,9 +70,6 @@ def ranks(values: Floats) -> Floats:
 
 
 def _scaled(values: Floats) -> Floats:
-    """Deviations from the mean, divided by the largest, so that no square is lost or overflows."""
+    """Deviations from the mean, in units of the largest value: no square is lost or overflows."""
     values = values / np.abs(values).max()
-    deviation = values - values.mean()
-    largest = np.abs(deviation).max()
-    scaled: Floats = deviation / largest if largest else deviation
-    return scaled
+    return values - values.mean()

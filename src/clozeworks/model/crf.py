@@ -112,7 +112,7 @@ class Crf(nn.Module):
         return totals.index_add(0, owner, own)
 
     def _log_partition(self, emissions: Tensor, steps: "_Steps") -> Tensor:
-        """log Σ exp(score) over the paths of each sequence, the longest first."""
+        """log Σ exp(score) over the paths of each sequence that has tokens, in no order."""
         table = self._table()
         split = emissions[steps.rows].split(steps.sizes)
         forward = table[-1, :-1] + split[0]
@@ -120,7 +120,7 @@ class Crf(nn.Module):
         for scores in split[1:]:
             done.append(forward[len(scores) :])
             forward = (forward[: len(scores), :, None] + table[:-1, :-1]).logsumexp(1) + scores
-        return (torch.cat([forward, *reversed(done)]) + table[:-1, -1]).logsumexp(1)
+        return (torch.cat([*done, forward]) + table[:-1, -1]).logsumexp(1)
 
 
 @dataclass(frozen=True)
