@@ -71,5 +71,6 @@ def ranks(values: Floats) -> Floats:
 
 def _scaled(values: Floats) -> Floats:
     """Deviations from the mean, in units of the largest value: no square is lost or overflows."""
-    values = values / np.abs(values).max()
-    return values - values.mean()
+    scaled: Floats = values / np.abs(values).max()
+    centred: Floats = scaled - scaled.mean()
+    return centred
