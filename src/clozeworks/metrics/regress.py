@@ -72,4 +72,5 @@ def ranks(values: Floats) -> Floats:
 def _scaled(values: Floats) -> Floats:
     """Deviations from the mean, in units of the largest value: no square is lost or overflows."""
     values = values / np.abs(values).max()
-    return values - values.mean()
+    deviations: Floats = values - values.mean()
+    return deviations
