@@ -57,6 +57,9 @@ PATHS = ["a##b", "a##c", "d"]
 def make_task(name, labels=None):
     """A task over the tiny vocabulary, its dropout off; `classify:multi` is a kind of one."""
     task, _, kind = name.partition(":")
+    if task == "qa":
+        settings = {"dropout": 0.0, "max_length": 32, "overlap": 4, "question_length": 8}
+        return tasks.create(task, settings, VOCABULARY)
     if task == "tag":
         labels = labels or labels_of(TYPES, "bioes" if kind else "bio")
         return tasks.create(task, {"dropout": 0.0, **KINDS.get(name, {})}, VOCABULARY, labels)
@@ -120,6 +123,8 @@ def make_examples(task, count, seed=0):
     def text():
         return " ".join(random.choice([*WORDS, *CHINESE], int(random.integers(1, 20))))
 
+    if task.name == "qa":
+        return [asked(task, text() + " " + text(), text(), random) for _ in range(count)]
     if task.name == "tag":
         return [tagged(task, text().split(), random) for _ in range(count)]
     if task.name == "classify":
@@ -150,6 +155,17 @@ def tagged(task, words, random):
     places = [(*given[i].tolist(), tag[2:]) for i, tag in enumerate(tags) if tag != "O"]
     entities = [{"start": start, "end": end, "label": label} for start, end, label in places]
     return task.Example(text=text, entities=entities)
+
+
+def asked(task, context, question, random):
+    """An Example whose answer is a word or two of its context, or, one time in four, not there."""
+    words = context.split()
+    first = int(random.integers(len(words)))
+    answer = " ".join(words[first : first + 1 + int(random.integers(2))])
+    start = len(" ".join([*words[:first], ""]))
+    there = {"text": [answer], "answer_start": [start]}
+    answers = there if random.integers(4) else {"text": [], "answer_start": []}
+    return task.Example(context=context, question=question, answers=answers)
 
 
 def gap(ours, theirs, against=None):

@@ -47,7 +47,14 @@ def write_conll(path):
     path.write_text("\n".join(lines), "utf-8")
 
 
+def write_squad(path):
+    asked = [{"id": str(i), "question": text, "answers": []} for i, text in enumerate(TEXTS)]
+    paragraphs = [{"context": text, "qas": [one]} for text, one in zip(TEXTS, asked, strict=True)]
+    path.write_text(json.dumps({"data": [{"title": "t", "paragraphs": paragraphs}]}), "utf-8")
+
+
 WRITERS = {
+    "squad": write_squad,
     "conll": write_conll,
     "csv": write_csv,
     "jsonl": write_jsonl,
@@ -69,7 +76,8 @@ def test_the_same_rows_come_out_in_order(name, tmp_path):
     path = tmp_path / f"data{kind.suffixes[0]}"
     WRITERS[name](path)
     rows = list(open_source(path).rows())
-    assert [row.get("text") or " ".join(row["tokens"]) for _, row in rows] == TEXTS
+    texts = [r.get("text") or r.get("context") or " ".join(r["tokens"]) for _, r in rows]
+    assert texts == TEXTS
     numbers = [number for number, _ in rows]
     assert numbers == sorted(set(numbers)) and numbers[0] >= 1
     assert list(open_source(path, format=name).rows()) == rows

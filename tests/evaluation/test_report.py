@@ -18,6 +18,7 @@ from clozeworks.evaluation.figures import Axes, Line, line_chart
 from clozeworks.evaluation.matrix import NAMED_COLUMNS, clip, half_widths, lay_out
 from clozeworks.evaluation.report import render, write_report
 from clozeworks.evaluation.reports.classify import Classify
+from clozeworks.evaluation.reports.qa import Qa
 from clozeworks.evaluation.reports.tag import Tag
 from clozeworks.evaluation.sections import Column, Matrix, Quote, Quotes, Table, Text
 from clozeworks.metrics.calibrate import softmax
@@ -145,6 +146,32 @@ def some_labels(task, example, i):
 
 def some_number(task, example, i):
     return task.Answer(value=task.target(example) + (i % 5 - 2) / 3)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_answers_have_a_page_of_their_own(language):
+    task = make_task("qa")
+    context = f"{EVIL} 王芳 came on Monday."
+    start = context.index("Monday")
+    there = {"text": ["Monday"], "answer_start": [start]}
+    nothing = {"text": [], "answer_start": []}
+    rows = [
+        task.Example(context=context, question=question, answers=answers)
+        for question, answers in (("When?", there), ("when was it", there), ("谁来了？", nothing))
+    ]
+    good = task.Answer(
+        answer="Monday", start=start, end=start + 6, confidence=0.9, margin=-1, candidates=[]
+    )
+    none = task.Answer(answer=None, start=None, end=None, confidence=0.6, margin=1, candidates=[])
+    evaluation = Qa().judge(task, [good, none, good], rows, "模型")
+    assert evaluation.exact.estimate == pytest.approx(1 / 3)
+    assert [(k.kind, k.rows, k.exact) for k in evaluation.kinds] == [("when", 2, 0.5), ("谁", 1, 0)]
+    assert [row.row for row in evaluation.mistakes] == [3, 2]
+    page = Page(render("t", Qa().sections([evaluation, evaluation], language), language))
+    assert not page.tags & {"script", "iframe", "img", "object"}
+    assert "33.3%" in " ".join(page.texts) and "王芳 came on" in " ".join(page.texts)
+    assert type(evaluation).model_validate_json(evaluation.model_dump_json()) == evaluation
+    assert "of those without an answer, 0.00% right" in Qa().summary(evaluation)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -247,21 +247,21 @@ def test_labels_their_config_leaves_unsaid_are_known(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "kind"),
     [
-        {"problem_type": "regression"},
-        {"problem_type": "multi_label_classification"},
-        {"id2label": {"0": "score"}},
+        ({"problem_type": "single_label_classification"}, "single"),
+        ({}, "single"),
+        ({"problem_type": "regression"}, "regression"),
+        ({"problem_type": "multi_label_classification"}, "multi"),
+        ({"id2label": {"0": "score"}}, "regression"),
     ],
     ids=str,
 )
-def test_a_classifier_that_does_not_choose_one_class_is_no_task_of_ours(changes, their_folder):
+def test_a_classifier_is_of_the_kind_its_config_says_or_implies(changes, kind, their_folder):
     TOKENIZER.save(their_folder)
-    known = with_config(their_folder, {"problem_type": "single_label_classification"})
-    assert task_of(known, TOKENIZER).labels == LABELS
-    with pytest.raises(UserError, match="does not choose one class of several"):
-        task_of(with_config(their_folder, changes), TOKENIZER)
-    assert open_model(open_bundle(their_folder), make_task("mlm")).fresh == ["heads.mlm"]
+    task = task_of(with_config(their_folder, changes), TOKENIZER)
+    assert task.config.kind == kind
+    assert task.labels == (["score"] if "id2label" in changes else LABELS)
 
 
 def test_minilm_is_equal_in_every_layer(minilm_folder):

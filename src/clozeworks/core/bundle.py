@@ -38,6 +38,8 @@ class Calibration(Settings):
     """A top probability below this is answered "I don't know"."""
     thresholds: list[float] | None = None
     """With any number of labels: the probability from which on each is given."""
+    margin: float | None = None
+    """Of answers from a text: none is given where that scores so much more than the best one."""
 
 
 class Provenance(Settings):

@@ -108,3 +108,35 @@ def _rows(spans: Ints, bounds: Ints) -> tuple[Ints, Ints]:
     owner = np.searchsorted(bounds[:, 0], spans[:, 0], side="right") - 1
     known, first = np.unique(owner[owner >= 0], return_index=True)
     return np.flatnonzero(owner >= 0)[first], bounds[known]
+
+
+def paired(
+    first: str, second: str, tokenizer: Tokenizer, limits: tuple[int, int, int]
+) -> list[Sequence]:
+    """Two texts as Sequences that hold all of the first and, in turn, windows of the second.
+
+    `limits`: the most tokens of a Sequence, those that windows share, and the most tokens of the
+    first text, whose end is cut beyond that (and counted). Rows [k] are the second text's tokens,
+    units [k, 2] their characters.
+    """
+    max_length, overlap, most = limits
+    (ids, _), (more, spans) = tokenizer.tokenize_with_spans([first, second])
+    asked, cut = ids[:most], max(0, len(ids) - most)
+    parts = tokenizer.form.pair
+    room = max_length - sum(len(part.ids) for part in parts) - len(asked)
+    found: list[Sequence] = []
+    for start, end in windows(len(more), room, min(overlap, room - 1)):
+        texts = [asked, more[start:end]]
+        pieces = [np.array(p.ids) if p.text is None else texts[p.text] for p in parts]
+        lengths = [len(piece) for piece in pieces]
+        before = sum(lengths[: next(i for i, part in enumerate(parts) if part.text == 1)])
+        found.append(
+            Sequence(
+                np.concatenate(pieces).astype(np.int64),
+                np.repeat(np.array([part.segment for part in parts], dtype=np.int64), lengths),
+                truncated=0 if found else cut,
+                rows=np.arange(before, before + end - start),
+                units=spans[start:end],
+            )
+        )
+    return found

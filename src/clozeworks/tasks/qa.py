@@ -1,0 +1,321 @@
+"""Answering questions from a text: where in it the answer stands, or that it is not there."""
+
+from collections.abc import Iterator, Mapping
+from collections.abc import Sequence as Items
+from typing import Any, Self
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from clozeworks.core.bundle import Calibration
+from clozeworks.core.config import Settings
+from clozeworks.core.errors import UserError
+from clozeworks.core.records import Example, Prediction, Record, Sequence
+from clozeworks.data.batches import Batch, Group, bounds
+from clozeworks.metrics.qa import Rules, best_threshold, cmrc_score, qa_metrics, squad_score
+from clozeworks.model.heads import AnyEncoder, ClassHead, Model
+from clozeworks.tasks.base import Draw, Output, Part, Task
+from clozeworks.text.tags import Span, units_of
+from clozeworks.text.tokenizer import Tokenizer
+from clozeworks.text.units import paired
+
+TRIED = 20
+"""Likeliest first and last tokens of a window that are tried with one another."""
+PASSED_OVER = -1
+"""The place of an answer that is known, but not where: nothing is learned of it."""
+
+
+class QaConfig(Settings):
+    """How texts are read and answers given."""
+
+    max_length: int = Field(default=256, ge=32)
+    """Longest sequence in tokens, question and special tokens included; longer texts are read in
+    windows."""
+    overlap: int = Field(default=96, ge=0)
+    """Tokens of the text that two windows share."""
+    question_length: int = Field(default=64, ge=1)
+    """Most tokens of a question; longer ones are cut, and counted."""
+    answer_length: int = Field(default=30, ge=1)
+    """Most tokens of an answer."""
+    candidates: int = Field(default=5, ge=1)
+    """How many answers a prediction lists."""
+    rules: Rules = "squad"
+    """How answers are compared: squad (words, of English), or cmrc (characters, of Chinese)."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the values dropped before the head in training."""
+
+    @model_validator(mode="after")
+    def _room_for_text(self) -> Self:
+        if self.question_length + self.overlap + 8 > self.max_length:
+            raise ValueError(
+                f"question_length {self.question_length} and overlap {self.overlap} leave no room "
+                f"in max_length {self.max_length}"
+            )
+        return self
+
+
+class Answers(Record):
+    """The right answers, none where the text has none; in the form of SQuAD."""
+
+    text: list[str]
+    """Each as it stands in the text."""
+    answer_start: list[int]
+    """The first character of each, counted from 0; -1 where it does not stand there literally."""
+
+
+class QaExample(Example):
+    """A question, a text, and the answers."""
+
+    context: str
+    """The text in which the answer is looked for."""
+    question: str
+    """The question."""
+    answers: Answers | None = None
+    """The answers; not needed to predict."""
+
+
+class Candidate(Record):
+    """A stretch of the text that may be the answer."""
+
+    text: str
+    start: int
+    """Its first character."""
+    end: int
+    """One past its last."""
+    probability: float
+    """Among all that were considered, no answer included."""
+
+
+class QaPrediction(Prediction):
+    """The answer to one question."""
+
+    answer: str | None
+    """As it stands in the text; None where it is not there."""
+    start: int | None
+    """Its first character."""
+    end: int | None
+    """One past its last."""
+    confidence: float
+    """The probability of what was answered."""
+    margin: float
+    """How much more no answer scores than the best one."""
+    candidates: list[Candidate]
+    """The likeliest answers, whether given or not, the first first."""
+
+
+class Qa(Task):
+    """Find the answer to a question in a text, or that it is not there."""
+
+    name = "qa"
+    Config, Example, Answer = QaConfig, QaExample, QaPrediction
+    answers = frozenset({"answers"})
+    config: QaConfig
+
+    # === Data ===
+
+    def features(self, examples: Items[QaExample], tokenizer: Tokenizer) -> list[list[Sequence]]:
+        c = self.config
+        limits = c.max_length, c.overlap, c.question_length
+        return [paired(e.question, e.context, tokenizer, limits) for e in examples]
+
+    def target(self, example: QaExample) -> Any:
+        """The answers [n, 2] int64 by characters, PASSED_OVER where only their words are known."""
+        answers = example.answers
+        if answers is None:
+            return np.zeros((0, 2), dtype=np.int64)
+        if len(answers.text) != len(answers.answer_start):
+            raise UserError(
+                f"{len(answers.text)} answers and {len(answers.answer_start)} places; give each "
+                "answer its answer_start"
+            )
+        rows = []
+        for text, start in zip(answers.text, answers.answer_start, strict=True):
+            there = example.context[start : start + len(text)] if start >= 0 else text
+            if there != text or not text:
+                raise UserError(
+                    f"answer {text!r} does not stand at character {start} of its context "
+                    f"({there!r} does); correct answer_start, or write -1"
+                )
+            rows.append((start, start + len(text)) if start >= 0 else (PASSED_OVER, PASSED_OVER))
+        return np.array(rows, dtype=np.int64).reshape(-1, 2)
+
+    def mark(self, batch: Batch, groups: Items[Group], draw: Draw) -> Batch:
+        """Add `qa_rows` [M] int64, their `qa_bounds` [N + 1], and `qa` [N, 2] int64.
+
+        Rows are each sequence's first token, which stands for no answer, and those of the text;
+        gold are the first and last token among a sequence's rows, PASSED_OVER to learn nothing.
+        """
+        rows, ends = _asked(batch)
+        gold = [_place(s, group.target) for group in groups for s in group.sequences]
+        places = torch.tensor(gold, dtype=torch.int64).reshape(-1, 2)
+        return batch.with_targets(qa_rows=rows, qa_bounds=ends, qa=places)
+
+    # === Model ===
+
+    def head(self, encoder: AnyEncoder) -> nn.Module:
+        return ClassHead(encoder, 2, self.config.dropout)
+
+    def read(self, model: Model, batch: Batch) -> Tensor:
+        return batch.targets["qa_rows"]
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        return {"qa": float((batch.targets["qa"][:, 0] != PASSED_OVER).sum())}
+
+    def terms(self, model: Model, rows: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """The mean of both ends' cross-entropies, each over the rows of its own sequence."""
+        logits, gold = self._logits(model, rows), batch.targets["qa"]
+        ends = batch.targets["qa_bounds"]
+        learned = gold[:, 0] != PASSED_OVER
+        places = ends[:-1, None] + gold.clamp_min(0)
+        own = logits.gather(0, places)
+        losses = (_log_sums(logits, ends) - own).mean(1)
+        return {"qa": losses.masked_fill(~learned, 0.0).sum()}
+
+    def _logits(self, model: Model, rows: Tensor) -> Tensor:
+        logits: Tensor = model.heads["qa"](model.token_vectors(rows)).float()
+        return logits
+
+    # === Prediction ===
+
+    def predict(self, model: Model, batch: Batch) -> Output:
+        """`logits` [M, 2] fp32 of being the first and the last token, of the rows of `mark`."""
+        encoder = model.encoder
+        rows = _asked(batch)[0].to(batch.input_ids.device)
+        x = encoder.encode(encoder.embed(batch), batch, read=rows).x
+        return {"logits": self._logits(model, x)}
+
+    def decode(self, output: Output, batch: Batch) -> list[Part]:
+        """Of each window the score of `no` answer and its best `spans` (score, start, end)."""
+        ends, logits = _asked(batch)[1].tolist(), output["logits"].double().numpy()
+        parts: list[Part] = []
+        for i, sequence in enumerate(batch.sequences):
+            own = logits[ends[i] : ends[i + 1]]
+            assert sequence.units is not None
+            spans = self._best(own[1:, 0], own[1:, 1], sequence.units)
+            parts.append({"no": float(own[0].sum()), "spans": spans})
+        return parts
+
+    def _best(self, first: Any, last: Any, units: Any) -> list[tuple[float, int, int]]:
+        starts = np.argsort(-first, kind="stable")[:TRIED]
+        stops = np.argsort(-last, kind="stable")[:TRIED]
+        length = stops[None] - starts[:, None]
+        scores = np.where(
+            (length >= 0) & (length < self.config.answer_length),
+            first[starts][:, None] + last[stops],
+            -np.inf,
+        )
+        found = []
+        for place in np.argsort(-scores, axis=None, kind="stable")[: self.config.candidates]:
+            i, j = divmod(int(place), len(stops))
+            if np.isfinite(scores[i, j]):
+                score = float(scores[i, j])
+                found.append((score, int(units[starts[i], 0]), int(units[stops[j], 1])))
+        return found
+
+    def join(self, example: QaExample, parts: list[Part]) -> QaPrediction:
+        """The best of all windows; no answer scores what it does where it scores least."""
+        best: dict[tuple[int, int], float] = {}
+        for score, start, end in (span for part in parts for span in part["spans"]):
+            best[start, end] = max(score, best.get((start, end), score))
+        no = min(part["no"] for part in parts)
+        ranked = sorted(best.items(), key=lambda item: -item[1])[: self.config.candidates]
+        chances = _softmax([no, *(score for _, score in ranked)])
+        candidates = [
+            Candidate(text=example.context[start:end], start=start, end=end, probability=chance)
+            for ((start, end), _), chance in zip(ranked, chances[1:], strict=True)
+        ]
+        margin = no - ranked[0][1] if ranked else 0.0
+        said = {"margin": margin, "candidates": candidates}
+        limit = self.calibration.margin
+        if not candidates or (limit is not None and margin > limit):
+            return QaPrediction(answer=None, start=None, end=None, confidence=chances[0], **said)
+        first = candidates[0]
+        place = {"answer": first.text, "start": first.start, "end": first.end}
+        return QaPrediction(**place, confidence=first.probability, **said)
+
+    def calibrate(self, examples: Items[QaExample], parts: Items[list[Part]]) -> Calibration:
+        """Up to which margin an answer is given; always, where every dev question has one."""
+        gold = [_texts(example) for example in examples]
+        if all(gold):
+            return Calibration()
+        self.calibration = Calibration()
+        given = [self.join(e, p) for e, p in zip(examples, parts, strict=True)]
+        score = squad_score if self.config.rules == "squad" else cmrc_score
+        worth = [score(g, p.answer or "").f1 for g, p in zip(gold, given, strict=True)]
+        found = best_threshold(worth, [bool(g) for g in gold], [p.margin for p in given])
+        return Calibration(margin=found.value)
+
+    def remarks(self, examples: Items[QaExample], parts: Items[list[Part]]) -> list[str]:
+        limit = self.calibration.margin
+        if limit is None:
+            return ["every dev question has an answer, so that one is always given"]
+        given = [self.join(e, p) for e, p in zip(examples, parts, strict=True)]
+        none = sum(p.answer is None for p in given) / len(given)
+        return [
+            f"fitted on dev: no answer is given where it scores {limit:.2f} more than the best "
+            f"one, which is so for {none:.1%} of dev"
+        ]
+
+    def metrics(
+        self, predictions: Items[QaPrediction], examples: Items[QaExample]
+    ) -> Mapping[str, float]:
+        if not examples:
+            return {"f1": 0.0, "exact": 0.0}
+        given = [p.answer or "" for p in predictions]
+        found = qa_metrics([_texts(e) for e in examples], given, self.config.rules)
+        return {"f1": found.f1, "exact": found.exact}
+
+
+def _texts(example: QaExample) -> list[str]:
+    return [] if example.answers is None else example.answers.text
+
+
+def _place(sequence: Sequence, answers: Any) -> tuple[int, int]:
+    """The first and last of a sequence's rows for the first answer that it holds whole.
+
+    0, 0 where it holds none; PASSED_OVER where answers are known, but not one's place.
+    """
+    if len(answers) and (answers == PASSED_OVER).all():
+        return PASSED_OVER, PASSED_OVER
+    units = sequence.units
+    assert units is not None
+    for start, end in _located(answers):
+        if len(units) and units[0, 0] <= start and end <= units[-1, 1]:
+            found = units_of(Span(start, end, ""), units)
+            if found is not None:
+                return found.start + 1, found.end
+    return 0, 0
+
+
+def _located(answers: Any) -> Iterator[tuple[int, int]]:
+    yield from ((start, end) for start, end in answers.tolist() if start != PASSED_OVER)
+
+
+def _asked(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Each sequence's first row and those of its text, [M], and their bounds, [N + 1]."""
+    rows = [
+        np.concatenate([[0], sequence.rows]) + first
+        for first, sequence in zip(batch.firsts.tolist(), batch.sequences, strict=True)
+        if sequence.rows is not None
+    ]
+    ends = bounds(np.array([len(r) for r in rows], dtype=np.int64))
+    return torch.from_numpy(np.concatenate(rows).astype(np.int64)), torch.from_numpy(ends)
+
+
+def _log_sums(logits: Tensor, ends: Tensor) -> Tensor:
+    """The log of the sum of exponentials of each sequence's rows: [M, K] → [N, K]."""
+    sizes = ends.diff()
+    owner = torch.repeat_interleave(torch.arange(len(sizes), device=logits.device), sizes)
+    owners = owner[:, None].expand_as(logits)
+    shape = (len(sizes), logits.shape[1])
+    most = logits.new_full(shape, -torch.inf).scatter_reduce(0, owners, logits.detach(), "amax")
+    sums = logits.new_zeros(shape).index_add(0, owner, (logits - most[owner]).exp())
+    return most + sums.log()
+
+
+def _softmax(scores: list[float]) -> list[float]:
+    powers = np.exp(np.array(scores) - max(scores))
+    shares: list[float] = (powers / powers.sum()).tolist()
+    return shares

@@ -1,0 +1,184 @@
+"""Laws of answering from a text: answers stand in it, windows lose none, scores are the model's."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import BertForQuestionAnswering
+
+from clozeworks import tasks
+from clozeworks.core.bundle import Calibration, Card
+from clozeworks.core.errors import UserError
+from clozeworks.data.batches import Group
+from clozeworks.inference.engine import Engine
+from clozeworks.interop.huggingface import write_bundle
+from clozeworks.text.units import paired
+from clozeworks.train.loop import Learner, Portion, TrainSettings, take_step
+from clozeworks.train.optim import Optimizer
+from tiny import DRAW, TOKENIZER, VOCABULARY, gap, make_examples, make_model, make_task
+
+ANY_TEXT = st.text(
+    st.characters(exclude_categories=["Cs"]) | st.sampled_from("ab 我们，。Ａ１é\u0301👩‍👩‍👧#[]"),
+    max_size=80,
+)
+
+
+@settings(deadline=None)
+@given(ANY_TEXT, ANY_TEXT, st.sampled_from([20, 40]))
+def test_every_token_of_the_text_is_in_some_window_and_the_question_in_all(question, text, length):
+    found = paired(question, text, TOKENIZER, (length, 3, 8))
+    (whole,) = paired(question, text, TOKENIZER, (10_000, 3, 8))
+    assert {tuple(u) for s in found for u in s.units.tolist()} == set(
+        map(tuple, whole.units.tolist())
+    )
+    head = len(whole) - len(whole.rows) - 1
+    for sequence in found:
+        assert len(sequence) <= length
+        assert np.array_equal(sequence.ids[:head], whole.ids[:head])
+        ours = sequence.ids[sequence.rows]
+        assert len(ours) == len(sequence.units) and VOCABULARY.sep not in ours
+        assert set(sequence.segments[:head]) == {0}
+        assert set(sequence.segments[head:]) <= {1}
+    full = TOKENIZER.encode(question, text)
+    if sum(full.segments == 0) <= 8 + 2:
+        assert np.array_equal(whole.ids, full.ids) and np.array_equal(whole.segments, full.segments)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10_000))
+def test_what_is_learned_read_as_an_answer_is_the_answer(seed):
+    task = make_task("qa")
+    for row in make_examples(task, 3, seed):
+        (sequences,) = task.features([row], TOKENIZER)
+        batch = task.collate([Group(0, sequences, task.target(row))], DRAW)
+        ends = batch.targets["qa_bounds"]
+        logits = torch.zeros(int(ends[-1]), 2)
+        for place, (first, last) in zip(ends[:-1], batch.targets["qa"], strict=True):
+            logits[place + first, 0] += 9
+            logits[place + last, 1] += 9
+        task.calibration = Calibration(margin=0.0)
+        answer = task.join(row, task.decode({"logits": logits}, batch))
+        held = [first > 0 for first, _ in batch.targets["qa"].tolist()]
+        wanted = row.answers.text[0] if any(held) else None
+        # with several windows, those without the answer say so: the best of all is taken
+        if wanted is not None and not all(held):
+            wanted = answer.candidates[0].text
+            assert wanted == row.answers.text[0]
+        assert (answer.candidates[0].text if any(held) else answer.answer) == wanted
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(ANY_TEXT, ANY_TEXT), min_size=1, max_size=3))
+def test_answers_stand_in_the_text(pairs):
+    task = make_task("qa")
+    rows = [task.Example(context=context, question=question) for context, question in pairs]
+    engine = Engine(make_model(task), task, TOKENIZER)
+    for row, found in zip(rows, engine.predict(rows), strict=True):
+        chances = [c.probability for c in found.candidates]
+        assert sum(chances) <= 1 + 1e-9 and chances == sorted(chances, reverse=True)
+        for candidate in found.candidates:
+            assert candidate.text == row.context[candidate.start : candidate.end]
+        if found.answer is not None:
+            assert found.answer == row.context[found.start : found.end]
+
+
+def test_the_loss_is_the_mean_of_both_ends_over_the_tokens_that_may_be_one():
+    task = make_task("qa")
+    rows = make_examples(task, 9)
+    model = make_model(task)
+    features = task.features(rows, TOKENIZER)
+    groups = [
+        Group(i, f, task.target(row)) for i, (f, row) in enumerate(zip(features, rows, strict=True))
+    ]
+    batch = task.collate(groups, DRAW)
+    x = model.encoder.encode(model.encoder.embed(batch), batch).x
+    logits = model.heads["qa"](x)
+    total = 0.0
+    for i, sequence in enumerate(s for group in features for s in group):
+        own = logits[batch.firsts[i] + torch.tensor([0, *sequence.rows.tolist()])]
+        gold = batch.targets["qa"][i]
+        total += (F.cross_entropy(own[:, 0], gold[0]) + F.cross_entropy(own[:, 1], gold[1])) / 2
+    assert gap(task.loss(model, batch, DRAW)["qa"], total) < 1e-5
+    assert task.counts(batch)["qa"] == len(batch.firsts)
+
+
+def test_an_answer_whose_place_is_unknown_teaches_nothing():
+    task = make_task("qa")
+    answers = {"text": ["lamp"], "answer_start": [-1]}
+    row = task.Example(context="the order is late", question="what", answers=answers)
+    (sequences,) = task.features([row], TOKENIZER)
+    batch = task.collate([Group(0, sequences, task.target(row))], DRAW)
+    model = make_model(task)
+    assert task.counts(batch)["qa"] == 0 and task.loss(model, batch, DRAW)["qa"] == 0
+
+
+def test_the_margin_is_the_one_that_pays_most_on_dev():
+    task = make_task("qa")
+    rows = make_examples(task, 40)
+    model = make_model(task)
+    answered = list(Engine(model, task, TOKENIZER).parts(rows))
+    task.calibration = task.calibrate(*zip(*answered, strict=True))
+
+    def f1():
+        return task.metrics([task.join(*pair) for pair in answered], rows)["f1"]
+
+    best, margins = f1(), [task.join(*pair).margin for pair in answered]
+    for margin in [min(margins) - 1, *margins]:
+        task.calibration = Calibration(margin=margin)
+        assert f1() <= best + 1e-9
+    some = [(example, parts) for example, parts in answered if example.answers.text]
+    assert task.calibrate(*zip(*some, strict=True)).margin is None
+
+
+def test_it_learns_thirty_two_rows_by_heart():
+    task = make_task("qa")
+    rows = make_examples(task, 32)
+    features = task.features(rows, TOKENIZER)
+    pairs = enumerate(zip(rows, features, strict=True))
+    groups = [Group(i, sequences, task.target(row)) for i, (row, sequences) in pairs]
+    model = make_model(task)
+    learner = Learner(model, task, TrainSettings(precision="fp32"), Optimizer(model, torch.float32))
+    batch = task.collate(groups, DRAW)
+    for _ in range(250):
+        take_step(learner, Portion.of([batch]), 5e-3)
+    engine = Engine(model, task, TOKENIZER)
+    examples, parts = zip(*engine.parts(rows), strict=True)
+    task.calibration = task.calibrate(examples, parts)
+    assert task.metrics(list(engine.predict(rows)), rows)["exact"] > 0.95
+
+
+def test_the_folder_opens_in_transformers_with_the_same_logits(tmp_path):
+    task = make_task("qa")
+    model = make_model(task)
+    write_bundle(tmp_path, model, TOKENIZER, Card(task="qa", settings=task.settings))
+    theirs, said = BertForQuestionAnswering.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(said[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    batch = task.collate(
+        [Group(0, f, np.zeros((0, 2))) for f in task.features(make_examples(task, 1), TOKENIZER)],
+        DRAW,
+    )
+    first = slice(0, int(batch.offsets[1]))
+    ours = model.heads["qa"](model.encoder.encode(model.encoder.embed(batch), batch).x)[first]
+    out = theirs.eval()(batch.input_ids[None, first], token_type_ids=batch.segments[None, first])
+    assert gap(ours, torch.stack([out.start_logits[0], out.end_logits[0]], 1)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ({"text": ["lamp"], "answer_start": [0]}, r"'lamp' does not stand at character 0 .*'the '"),
+        ({"text": ["the"], "answer_start": []}, "1 answers and 0 places"),
+        ({"text": [""], "answer_start": [2]}, "'' does not stand"),
+    ],
+)
+def test_answers_that_are_not_where_they_are_said_to_be_are_refused(answers, message):
+    task = make_task("qa")
+    with pytest.raises(UserError, match=message):
+        task.target(task.Example(context="the order", question="what", answers=answers))
+
+
+def test_a_window_without_room_for_text_is_refused():
+    with pytest.raises(UserError, match="question_length 64 and overlap 96 leave no room in max_"):
+        tasks.create("qa", {"max_length": 128}, VOCABULARY)
