@@ -9,6 +9,8 @@ from clozeworks.core import log
 from clozeworks.core.errors import UserError
 from clozeworks.core.records import Example
 from clozeworks.data.read import read_examples
+from clozeworks.tasks.classify import ClassifyExample
+from clozeworks.tasks.tag import TagExample
 
 
 class Pair(Example):
@@ -104,3 +106,59 @@ def test_a_file_of_empty_rows_alone_is_refused(tmp_path):
 def test_reading_streams(tmp_path):
     path = written(tmp_path, {"text": "a"}, {"text": ""})
     assert next(read_examples(path, Pair, {})).text == "a"
+
+
+# === Lists, and rows of one field or another ===
+
+
+def rows_of(path, kind, **more):
+    return list(read_examples(path, kind, {}, **more))
+
+
+def test_a_cell_with_a_json_list_is_the_list_and_an_empty_one_is_empty(tmp_path):
+    lines = ["text,label", 'a,"[""x"", ""y|z""]"', "b,", "c,[PAD]", 'd,"[1, 2]"']
+    (tmp_path / "rows.csv").write_text("\n".join(lines), "utf-8")
+    found = rows_of(tmp_path / "rows.csv", ClassifyExample)
+    assert [e.label for e in found] == [["x", "y|z"], [], "[PAD]", ["1", "2"]]
+
+
+def test_a_list_in_a_cell_is_read_where_text_is_not_wanted(tmp_path):
+    (tmp_path / "rows.csv").write_text('tokens,tags\n"[""a"", ""b""]","[""O"", ""O""]"\n', "utf-8")
+    (found,) = rows_of(tmp_path / "rows.csv", TagExample)
+    assert found.tokens == ["a", "b"] and found.tags == ["O", "O"]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"text": "a", "label": ["b", "\ud800"]}, "row 2: 'label' holds a lone surrogate"),
+        ({"text": "a", "label": ["b\x00"]}, "row 2: 'label' holds a NUL"),
+    ],
+)
+def test_characters_in_lists_are_looked_at_too(tmp_path, row, message):
+    rows = [{"text": "fine", "label": ["b"]}, row]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    with pytest.raises(UserError, match=message):
+        rows_of(tmp_path / "rows.jsonl", ClassifyExample)
+
+
+def test_of_fields_that_stand_for_one_another_one_must_be_there(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"words": ["a"]}\n', "utf-8")
+    wanted = r"no column 'text' or 'tokens' \(choices: words\); name one with --text or --tokens"
+    with pytest.raises(UserError, match=wanted):
+        rows_of(path, TagExample)
+    path.write_text('{"text": "a"}\n{"text": " "}\n{"tokens": ["b"]}\n', "utf-8")
+    with pytest.raises(UserError, match=r"row 2: 'text' is empty"):
+        rows_of(path, TagExample)
+    assert [e.text or e.tokens for e in rows_of(path, TagExample, empty="skip")] == ["a", ["b"]]
+    assert len(rows_of(path, TagExample, empty="keep")) == 3
+    with pytest.raises(UserError, match=r"no column 'entities' or 'tags' \(choices: text\)"):
+        rows_of(path, TagExample, one_of={"entities", "tags"})
+
+
+def test_an_unknown_key_within_a_list_is_named_with_those_there_are(tmp_path):
+    row = {"text": "a", "entities": [{"start": 0, "end": 1, "label": "x", "kind": "y"}]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row), "utf-8")
+    with pytest.raises(UserError, match=r"unknown key 'entities.0.kind' .*label"):
+        rows_of(tmp_path / "rows.jsonl", TagExample)

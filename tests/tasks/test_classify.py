@@ -12,6 +12,8 @@ from clozeworks import tasks
 from clozeworks.core.bundle import Calibration, open_bundle
 from clozeworks.core.errors import UserError
 from clozeworks.data.batches import Group
+from clozeworks.evaluation.classify import judge
+from clozeworks.evaluation.reports.classify import Classify
 from clozeworks.inference.engine import Engine
 from clozeworks.metrics.labels import (
     FEWEST,
@@ -23,7 +25,18 @@ from clozeworks.metrics.labels import (
 from clozeworks.metrics.levels import ancestors, closed, raised, summed
 from clozeworks.model.families.bert import Bert
 from clozeworks.model.losses import balanced_classes, balanced_labels, class_loss, label_loss
-from tiny import CONFIG, LABELS, PATHS, TOKENIZER, VOCABULARY, gap, make_examples, make_task
+from clozeworks.tasks.classify import ClassifyExample, ClassifyPrediction
+from tiny import (
+    CONFIG,
+    LABELS,
+    PATHS,
+    TOKENIZER,
+    VOCABULARY,
+    gap,
+    make_examples,
+    make_model,
+    make_task,
+)
 
 CPU = torch.device("cpu")
 
@@ -144,9 +157,13 @@ def test_labels_that_are_paths_bring_every_level_along():
 
 def test_a_cell_and_a_list_teach_the_same_and_an_empty_one_that_none_is_there():
     task = classifier(["a", "b", "c"], kind="multi", separator=";")
-    one, other, none = (task.Example(text="x", label=x) for x in ("a; c", ["c", "a"], None))
-    assert task.target(one).tolist() == task.target(other).tolist() == [1, 0, 1]
-    assert task.is_labelled(none) and task.target(none).tolist() == [0, 0, 0]
+    rows = [task.Example(text="x", label=x) for x in ("a; c", ["c ", "a"], [], None)]
+    assert task.target(rows[0]).tolist() == task.target(rows[1]).tolist() == [1, 0, 1]
+    assert task.target(rows[2]).tolist() == [0, 0, 0]
+    assert list(map(task.is_labelled, rows)) == [True, True, True, False]
+    single = classifier(["a", "b"])
+    assert list(map(single.is_labelled, rows)) == [True, True, False, False]
+    assert single.target(task.Example(text="x", label=["b"])) == 1
 
 
 @given(st.integers(0, 2**20), st.integers(8, 40))
@@ -225,7 +242,7 @@ def test_a_folder_of_theirs_is_the_kind_it_says_and_its_loss_is_theirs(kind, lab
         ids, gold = batch.input_ids[None], batch.targets["label"]
         out = theirs(ids, token_type_ids=batch.segments[None], labels=gold)
         ours = task.loss(engine.model, batch, None)["classify"] / task.counts(batch)["classify"]
-        assert gap(ours, out.loss) < 1e-5
+        assert float(ours.detach()) == pytest.approx(float(out.loss.detach()), rel=1e-5, abs=1e-6)
         answer = next(engine.predict([example]))
         if kind == "regression":
             assert answer.value == pytest.approx(float(out.logits.detach()), abs=1e-5)
@@ -246,7 +263,85 @@ def test_an_unknown_kind_is_refused(tmp_path):
         Engine.open(tmp_path, CPU, torch.float32)
 
 
+# === What is said and kept ===
+
+
+@given(st.permutations(["1", "nan", "-3", "2.5", "inf", "b", "a"]))
+def test_labels_have_one_order_whatever_order_they_come_in(labels):
+    task = classifier()
+    rows = [task.Example(text="x", label=label) for label in labels]
+    assert task.labels_in(rows) == ["-3", "1", "2.5", "a", "b", "inf", "nan"]
+
+
+@pytest.mark.parametrize("name", ["classify", "classify:multi", "classify:paths"])
+def test_what_is_said_of_the_calibration_is_what_comes_of_it(name):
+    task = make_task(name)
+    rows = make_examples(task, 60)
+    model = make_model(task)
+    for parameter in model.heads["classify"].parameters():
+        parameter.data *= 9
+    engine = Engine(model, task, TOKENIZER)
+    examples, parts = zip(*engine.parts(rows), strict=True)
+    task.calibration = task.calibrate(examples, parts)
+    said = task.remarks(examples, parts)[0]
+    given_now = list(engine.predict(rows))
+    if name == "classify:multi":
+        assert f"micro F1 {task.metrics(given_now, rows)['micro_f1']:.4f}" in said
+        return
+    answered = sum(answer.label is not None for answer in given_now) / len(rows)
+    assert f"{answered:.1%} of dev answered" in said
+    judged = Classify().judge(task, given_now, rows, "m")
+    right = judged.answers.answered_right / max(1, judged.answers.answered)
+    assert f"{right:.1%} of that right" in said
+
+
+def test_thresholds_of_paths_are_fitted_on_what_they_are_compared_with():
+    labels = ["a", "a##b", "c"]
+    task = classifier(labels, kind="multi", levels="##")
+    chance = np.random.default_rng(0)
+    logits = chance.normal(size=(200, 3)) * 2
+    rows = [
+        task.Example(text="x", label=[n for n, z in zip(labels, row, strict=True) if z > noise])
+        for row, noise in zip(logits, chance.normal(size=200), strict=True)
+    ]
+    parts = [[{"logits": row.tolist()}] for row in logits]
+    task.calibration = task.calibrate(rows, parts)
+    probs = task.answer.probs(torch.tensor(logits), task.calibration).tolist()
+    best = task.metrics([task.answer.prediction(p, task.calibration) for p in probs], rows)
+    temperature = task.calibration.temperature
+    gold = np.array([task.target(row) for row in rows])
+    bare = fit_label_thresholds(sigmoid(logits, temperature), gold)
+    other = Calibration(temperature=temperature, thresholds=bare)
+    worse = task.metrics([task.answer.prediction(p, other) for p in probs], rows)
+    assert best["macro_f1"] > worse["macro_f1"]
+
+
+def test_a_level_above_the_class_is_a_right_answer():
+    gold = ["a##b", "a##b", "d"]
+    answers = [("a", "a##c"), ("a##c", "a##c"), (None, "a##b")]
+    examples = [ClassifyExample(text="x", label=label) for label in gold]
+    scores = dict.fromkeys(["a##b", "a##c", "d"], 1 / 3)
+    predictions = [
+        ClassifyPrediction(label=label, best=best, confidence=0.5, scores=scores)
+        for label, best in answers
+    ]
+    found = judge(predictions, examples, list(scores), levels="##")
+    assert (found.answers.answered, found.answers.answered_right) == (2, 1)
+    assert [row.row for row in found.mistakes] == [2]
+    assert found.metrics.accuracy == 0
+    assert [(x.level, x.rows, x.right) for x in found.levels] == [(1, 3, 2), (2, 2, 0)]
+
+
 # === What is refused ===
+
+
+def test_an_empty_level_and_equal_signs_are_refused():
+    for label in ("##c", "a##", "##"):
+        task = classifier(levels="##")
+        with pytest.raises(UserError, match="has an empty level"):
+            task.check(task.Example(text="x", label=label))
+    with pytest.raises(UserError, match="levels and separator are both"):
+        classifier(levels="|")
 
 
 @pytest.mark.parametrize(
@@ -257,6 +352,7 @@ def test_an_unknown_kind_is_refused(tmp_path):
         ({"kind": "multi"}, ["", None], "no row has a label"),
         ({"kind": "regression"}, ["1", "many"], "label 'many' is no number"),
         ({"kind": "regression"}, ["inf"], "label 'inf' is no number"),
+        ({"kind": "regression"}, ["1e9"], "label '1e9' is too large to be learned"),
         ({"kind": "regression"}, ["2", "2.0"], "the same number"),
     ],
 )

@@ -8,20 +8,32 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
-from transformers import BertForTokenClassification
+from transformers import BertConfig, BertForTokenClassification
 
-from clozeworks import tasks
+from clozeworks import api, tasks
 from clozeworks.core.bundle import OWN, Card
 from clozeworks.core.errors import UserError
 from clozeworks.data.batches import Group, pack
 from clozeworks.inference.engine import Engine
 from clozeworks.interop.huggingface import write_bundle
+from clozeworks.model.families.bert import Bert
 from clozeworks.text.tags import Span, labels_of, legal_moves
 from clozeworks.text.units import joined, windowed, windows
 from clozeworks.train.loop import Learner, Portion, TrainSettings, take_step
 from clozeworks.train.optim import Optimizer
-from tiny import DRAW, TOKENIZER, TYPES, VOCABULARY, gap, make_examples, make_model, make_task
+from tiny import (
+    CONFIG,
+    DRAW,
+    TOKENIZER,
+    TYPES,
+    VOCABULARY,
+    gap,
+    make_examples,
+    make_model,
+    make_task,
+)
 
+CPU = torch.device("cpu")
 ANY_TEXT = st.text(
     st.characters(exclude_categories=["Cs"]) | st.sampled_from("ab 我们，。Ａ１é\u0301👩‍👩‍👧#[]"),
     max_size=80,
@@ -163,7 +175,7 @@ def test_the_folder_opens_there_with_the_same_logits(name, tmp_path):
         with safe_open(tmp_path / OWN, "pt") as file:
             parts = ("start", "transitions", "end")
             assert set(file.keys()) == {f"heads.tag.crf.{part}" for part in parts}
-        again = Engine.open(tmp_path, torch.device("cpu"), torch.float32).model
+        again = Engine.open(tmp_path, CPU, torch.float32).model
         for one, other in zip(again.parameters(), model.parameters(), strict=True):
             assert torch.equal(one, other)
 
@@ -178,7 +190,11 @@ def test_the_folder_opens_there_with_the_same_logits(name, tmp_path):
         ({"tokens": ["a", "b"], "tags": ["O"]}, "1 tags for 2 tokens; give a tag"),
         ({"text": "a b", "tags": ["O", "O"]}, "2 tags for 0 tokens"),
         ({"tokens": ["a"], "tags": ["B-river"]}, "type 'river' was never seen in training"),
-        ({"entities": []}, "neither text nor tokens"),
+        ({"text": "a", "tokens": ["a"], "tags": ["O"]}, "both text and tokens"),
+        (
+            {"text": "a b", "entities": [{"start": 0, "end": 1, "label": "name", "text": "b"}]},
+            "entity 'b' does not stand from 0 to 1 of its text .'a' does",
+        ),
         (
             {
                 "text": "a b",
@@ -214,5 +230,63 @@ def test_an_entity_inside_a_word_is_widened_and_counted():
     output = {"tags": batch.targets["tag"], "sure": torch.ones(len(batch.targets["tag"]))}
     (entity,) = task.join(row, task.decode(output, batch)).entities
     assert (entity.start, entity.end, entity.text) == (0, 10, "refund the")
-    assert task.remarks([], [])[0].startswith("1 times an entity began or ended inside a word")
+    task.look_over([Group(0, sequences, task.target(row))])
+    assert task.remarks([], [])[0].startswith("1 entities begin or end inside a word")
     assert Span(0, 10, "name") == (entity.start, entity.end, entity.label)
+
+
+def test_of_two_entities_in_one_word_the_first_is_learned_and_the_other_counted():
+    task = make_task("tag")
+    entities = [{"start": 0, "end": 3, "label": "name"}, {"start": 3, "end": 6, "label": "place"}]
+    row = task.Example(text="refund me", entities=entities)
+    (sequences,) = task.features([row], TOKENIZER)
+    group = Group(0, sequences, task.target(row))
+    assert task.collate([group], DRAW).targets["tag"].tolist()[0] == task.labels.index("B-name")
+    task.look_over([group])
+    assert "1 entities share a word with another" in task.remarks([], [])[1]
+
+
+@pytest.mark.parametrize("text", ["cafe\u0301 lamp", "Nguye\u0302\u0303n", "la\u00admp in"])
+def test_marks_that_normalisation_takes_away_belong_to_their_word(text):
+    (sequence,) = windowed(text, None, TOKENIZER, 128, 2)
+    assert [text[a:b] for a, b in sequence.units.tolist()] == text.split()
+
+
+def test_windows_have_an_overlap_that_tears_nothing():
+    with pytest.raises(UserError, match="overlap"):
+        tagger(overlap=0)
+    task = tagger(max_length=16, overlap=60)
+    assert all(len(s) <= 16 for s in task.features(make_examples(task, 5), TOKENIZER)[0])
+
+
+def test_the_dev_set_is_held_out_by_the_types_of_a_row():
+    task = make_task("tag")
+    tags = [["B-name", "O"], ["B-name", "B-place"], ["O", "O"]]
+    rows = [task.Example(tokens=["a", "b"], tags=t) for t in tags]
+    assert list(map(task.stratum, rows)) == ["name", "name place", ""]
+
+
+def test_converting_and_extending_keep_the_crf(tmp_path):
+    task = make_task("tag:crf")
+    model = make_model(task)
+    for parameter in model.heads["tag"].crf.parameters():
+        parameter.data *= 20
+    card = Card(task="tag", settings=task.settings, labels=task.labels, tokenizer=TOKENIZER.hash)
+    write_bundle(tmp_path / "bundle", model, TOKENIZER, card)
+    rows = make_examples(task, 10)
+    wanted = list(Engine.open(tmp_path / "bundle", CPU, torch.float32).predict(rows))
+    api.convert(api.ConvertRecipe(source=tmp_path / "bundle", out=tmp_path / "converted"))
+    api.extend(
+        api.ExtendRecipe(model=tmp_path / "bundle", positions=300, out=tmp_path / "extended")
+    )
+    for name in ("converted", "extended"):
+        found = Engine.open(tmp_path / name, CPU, torch.float32).predict(rows)
+        assert [a.entities for a in found] == [a.entities for a in wanted]
+
+
+def test_a_folder_whose_tags_tell_no_entities_is_refused_when_it_is_opened(tmp_path):
+    values = {**Bert().values(CONFIG), "id2label": {0: "NOUN", 1: "VERB"}}
+    BertForTokenClassification(BertConfig(**values)).save_pretrained(tmp_path)
+    TOKENIZER.save(tmp_path)
+    with pytest.raises(UserError, match=r"config.json: id2label: 'NOUN' is no tag"):
+        Engine.open(tmp_path, CPU, torch.float32)

@@ -183,7 +183,10 @@ def _answers(bundle: Bundle) -> dict[str, str]:
     lines = {"labels": ", ".join(labels)}
     if card.task:
         lines["temperature"] = f"{card.calibration.temperature:.3f}"
+        each = card.calibration.thresholds
         lines["threshold"] = f"{card.calibration.threshold:.3f}"
+        if each:
+            lines["threshold"] = ", ".join(f"{x:.3f}" for x in each)
     return lines
 
 

@@ -40,9 +40,9 @@ class FinetuneRecipe(Settings):
     free: ClassVar[frozenset[str]] = frozenset({"data", "model", "out", "dev", "device"})
 
     task: str
-    """What to fine-tune for: classify."""
+    """What to fine-tune for, such as classify or tag."""
     data: Path
-    """Labelled examples: jsonl, csv, tsv, xlsx or parquet, packed (.gz, .xz) or not."""
+    """Labelled examples: jsonl, csv, tsv, xlsx, parquet or conll, packed (.gz, .xz) or not."""
     model: Path
     """Model to start from: a Bundle, a Hugging Face folder, or hub:OWNER/NAME@REVISION."""
     out: Path

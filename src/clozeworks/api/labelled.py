@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from clozeworks.core.errors import UserError
 from clozeworks.data.read import read_examples
 from clozeworks.tasks.base import Task
 
@@ -38,12 +37,11 @@ def labelled_examples(
     does where a label was never seen.
     """
     # where there is but one field to answer in, its column must be there
-    only = dict.fromkeys(task.answers) if len(task.answers) == 1 else {}
-    wanted = {**{name: name for name in only}, **(columns or {}), **form.columns}
+    only = {name: name for name in task.answers if len(task.answers) == 1}
+    wanted = {**only, **(columns or {}), **form.columns}
 
-    def labelled(example: Any) -> None:
-        if not task.is_labelled(example):
-            raise UserError("no label; label it, or remove the row")
+    def learnable(example: Any) -> None:
+        task.check(example)
         check(example)
 
     return list(
@@ -54,6 +52,7 @@ def labelled_examples(
             encoding=form.encoding,
             format=form.format,
             empty="skip" if form.skip_empty else "refuse",
-            check=labelled,
+            one_of=task.answers,
+            check=learnable,
         )
     )

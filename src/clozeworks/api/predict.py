@@ -13,7 +13,7 @@ from clozeworks.core.files import write_file
 from clozeworks.core.log import Meter, say
 from clozeworks.core.records import Prediction
 from clozeworks.data.read import read_examples
-from clozeworks.data.sources.base import open_source
+from clozeworks.data.sources.base import Source, open_source
 from clozeworks.inference.engine import Engine
 from clozeworks.train.precision import Precision
 
@@ -27,7 +27,7 @@ class PredictRecipe(Settings):
     model: Path
     """A trained Bundle."""
     data: Path
-    """Rows to predict: jsonl, csv, tsv, xlsx, parquet or txt, packed (.gz, .xz) or not."""
+    """Rows to predict: jsonl, csv, tsv, xlsx, parquet, conll or txt, packed (.gz, .xz) or not."""
     out: Path
     """File for the predictions, a row for each row: .jsonl, .csv or .tsv."""
     columns: dict[str, str] = {}
@@ -84,7 +84,7 @@ def predict(recipe: PredictRecipe) -> Predicted:
 def _answered(recipe: PredictRecipe, engine: Engine) -> Iterator[tuple[Row, Prediction]]:
     """Each row as it stands in the file, with its prediction; the file is read twice, in step."""
     source = open_source(recipe.data, format=recipe.format, encoding=recipe.encoding)
-    columns = {**trained_columns(recipe.model), **recipe.columns}
+    columns = {**_remembered(recipe, engine, source), **recipe.columns}
     examples = read_examples(
         recipe.data,
         engine.task.Example,
@@ -97,6 +97,15 @@ def _answered(recipe: PredictRecipe, engine: Engine) -> Iterator[tuple[Row, Pred
         yield row, prediction
 
 
+def _remembered(recipe: PredictRecipe, engine: Engine, source: Source) -> Row:
+    """The columns of training, but for those of optional fields that this file has not."""
+    _, first = next(iter(source.rows()), (0, {}))
+    fields = engine.task.Example.model_fields
+    needed = {field for field, info in fields.items() if info.is_required()}
+    trained = trained_columns(recipe.model)
+    return {f: column for f, column in trained.items() if column in first or f in needed}
+
+
 def _values(prediction: Prediction, scores: bool) -> Row:
     values = prediction.model_dump(mode="json")
     if not scores:
@@ -105,8 +114,8 @@ def _values(prediction: Prediction, scores: bool) -> Row:
 
 
 def _cell(value: Any) -> Any:
-    """A value as one cell of a table: a list as JSON."""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
+    """A value as one cell of a table: a list or an object as JSON."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
 
 
 def _refuse_taken(row: Row, names: Iterable[str]) -> None:
@@ -143,6 +152,6 @@ def _writer(stream: IO[str], suffix: str) -> Callable[[Row, Row], None]:
                 f"a row has a column {min(strange)!r} that the first row has not, which "
                 f"{suffix} cannot hold; use --out NAME.jsonl"
             )
-        table.writerow({**row, **flat})
+        table.writerow({**{name: _cell(value) for name, value in row.items()}, **flat})
 
     return write_row

@@ -67,8 +67,11 @@ def _explanation(kind: type[BaseModel], error: ValidationError) -> str:
 
 def _fields_at(kind: type[BaseModel], path: list[str]) -> list[str]:
     for part in path:
+        if part.isdecimal():  # a place in a list, whose items are what the list is of
+            continue
         annotation = kind.model_fields[part].annotation if part in kind.model_fields else None
         options = [annotation, *get_args(annotation)]
+        options += [inner for option in options for inner in get_args(option)]
         models = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
         if not models:
             return []

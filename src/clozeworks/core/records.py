@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,9 @@ class Record(BaseModel):
 
 class Example(Record):
     """What a person labels. A task's own Example adds its fields; None means "not given"."""
+
+    either: ClassVar[frozenset[str]] = frozenset()
+    """Fields of which each row must hold one, where none is required by itself."""
 
 
 class Prediction(Record):

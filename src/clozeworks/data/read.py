@@ -1,7 +1,7 @@
 """From a data file's rows to Examples: columns chosen by name, values checked, nothing dropped."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import date
 from math import isnan
 from pathlib import Path
@@ -27,14 +27,15 @@ def read_examples(
     encoding: str = "utf-8",
     format: str | None = None,
     empty: OnEmpty = "refuse",
+    one_of: Collection[str] = (),
     check: Callable[[E], object] = lambda example: None,
 ) -> Iterator[E]:
     """Yield the rows of a file as `kind`, streaming; `columns` maps its fields to column names.
 
     A field that is not in `columns` is read from the column of its own name; other columns are
     passed over. Numbers become strings where the field is one (1 → "1", 4.0 → "4.0"). Raises
-    UserError naming the row: a missing column, an empty text, NUL, a lone surrogate, no rows, or
-    what `check` raises of an example.
+    UserError naming the row: a missing column (or all of `one_of`), an empty text, NUL, a lone
+    surrogate, no rows, or what `check` raises of an example.
     """
     for field in columns:
         choose(field, kind.model_fields, f"field of {kind.__name__}")
@@ -46,6 +47,8 @@ def read_examples(
         where = f"{path}, row {number}"
         if wanted is None:
             wanted = _wanted(kind, columns, row, str(path))
+            for fields in filter(None, (kind.either, one_of)):
+                _check_one_of(fields, wanted, row, str(path))
         values = {f: _value(kind, f, column, row, where) for f, column in wanted.items()}
         if empty != "keep" and (blank := _blank(kind, values)):
             if empty == "refuse":
@@ -84,6 +87,20 @@ def _wanted(
     return wanted
 
 
+def _check_one_of(
+    fields: Collection[str], wanted: dict[str, str], row: dict[str, Any], path: str
+) -> None:
+    """Raise UserError if a file has a column for none of the fields."""
+    columns = [wanted[field] for field in sorted(fields)]
+    if not any(column in row for column in columns):
+        there = ", ".join(name for name in row if name)
+        flags = " or ".join(f"--{field.replace('_', '-')}" for field in sorted(fields))
+        raise UserError(
+            f"{path} has no column {' or '.join(map(repr, columns))} (choices: {there}); name one "
+            f"with {flags} COLUMN"
+        )
+
+
 def _missing(field: str, column: str, row: dict[str, Any], where: str) -> str:
     present = suggestion(column, [name for name in row if name])
     flag = field.replace("_", "-")
@@ -98,19 +115,37 @@ def _value(kind: type[Example], field: str, column: str, row: dict[str, Any], wh
     value = row.get(column)
     if isinstance(value, float) and isnan(value):
         return "" if info.is_required() else None
-    if str in (info.annotation, *get_args(info.annotation)):
-        value = _written(value)
-        _check_characters(value, column, where)
-        return value if value or info.is_required() else None
-    return _listed(value) if isinstance(value, str) else value
+    _check_characters(value, column, where)
+    kinds = (info.annotation, *get_args(info.annotation))
+    if list[str] in kinds:
+        value = _list(value, cell=str in kinds)
+    if str not in kinds:
+        return _json(value) if isinstance(value, str) else value
+    value = _written(value)
+    return None if value == "" and not info.is_required() else value
 
 
-def _listed(value: str) -> Any:
-    """What a table's cell holds where a list is wanted: JSON, or nothing."""
+def _list(value: Any, cell: bool) -> Any:
+    """A list's numbers as they would be written; a cell that holds one as JSON, or nothing.
+
+    `cell`: whether a cell's text may also be taken as it is.
+    """
+    if isinstance(value, str):
+        if cell and not value:
+            return []
+        found = _json(value) if value[:1] == "[" or not cell else value
+        value = found if found is None or isinstance(found, list) else value
+    if isinstance(value, list):  # what has no other writing, such as null, is refused as it is
+        return [_written(item) or item for item in value]
+    return value
+
+
+def _json(text: str) -> Any:
+    """What a table's cell holds where text is not wanted: JSON, or nothing."""
     try:
-        return json.loads(value) if value.strip() else None
+        return json.loads(text) if text.strip() else None
     except ValueError:
-        return value  # refused as what it is
+        return text  # refused as what it is
 
 
 def _written(value: Any) -> Any:
@@ -128,6 +163,9 @@ def _written(value: Any) -> Any:
 
 
 def _check_characters(value: Any, column: str, where: str) -> None:
+    if isinstance(value, list | tuple | dict):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _check_characters(inner, column, where)
     if not isinstance(value, str):
         return
     if "\x00" in value:
@@ -148,4 +186,7 @@ def _blank(kind: type[Example], values: dict[str, Any]) -> str | None:
         required = kind.model_fields[field].is_required()
         if required and isinstance(value, str) and not value.strip():
             return field
+    found = [values.get(field) for field in kind.either]
+    if found and not any(value.strip() if isinstance(value, str) else value for value in found):
+        return min(kind.either)
     return None

@@ -135,6 +135,7 @@ def judge(
     best = [p.best for p in predictions]
     metrics = classify_metrics(gold, best, labels, _scores(predictions, labels))
     right = np.array([g == b for g, b in zip(gold, best, strict=True)])
+    kept = np.array([_holds(p.label, g, levels) for p, g in zip(predictions, gold, strict=True)])
     answered = np.array([p.label is not None for p in predictions])
     confidence = np.array([p.confidence for p in predictions], dtype=np.float64)
     chosen = partial(_quoted_rows, predictions=predictions, examples=examples)
@@ -147,14 +148,19 @@ def judge(
         metrics=metrics,
         accuracy=proportion(int(right.sum()), len(right)),
         calibration_error=expected_calibration_error(confidence, right),
-        answers=_answers(right, answered),
+        answers=_answers(np.where(answered, kept, right), answered),
         reliability=reliability_bins(confidence, right),
         coverage=coverage_accuracy(confidence, right),
         levels=_levels(gold, best, levels) if levels else [],
         slices=slices([" ".join(texts_of(e)) for e in examples], right, answered),
-        mistakes=chosen(answered & ~right),
+        mistakes=chosen(answered & ~kept),
         unanswered=chosen(~answered),
     )
+
+
+def _holds(label: str | None, gold: str, sign: str) -> bool:
+    """Whether an answer is the class, or where labels are paths, a level above it."""
+    return label in (ancestors(gold, sign) if sign else [gold])
 
 
 def _levels(gold: Sequence[str], best: Sequence[str], sign: str) -> list[LevelRow]:

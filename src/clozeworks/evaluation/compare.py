@@ -109,12 +109,15 @@ def resampled(value: Callable[[Ints], float | None], rows: int, seed: int = 0) -
     `value` computes it from the indices [rows] of the rows drawn; None where it cannot be.
     """
     whole = value(np.arange(rows))
-    draws = np.random.default_rng(seed).integers(0, rows, size=(FEWER_RESAMPLES, rows))
+    chance = np.random.default_rng(seed)
+    draws = (chance.integers(0, rows, rows) for _ in range(FEWER_RESAMPLES))
     found = [x for x in map(value, draws) if x is not None]
     if whole is None or not found:
         return None
-    low, high = np.quantile(found, [0.025, 0.975])
-    return Interval(estimate=whole, low=min(float(low), whole), high=max(float(high), whole))
+    low, high = map(float, np.quantile(found, [0.025, 0.975]))
+    if low == high and whole in (0.0, 1.0):  # no row differs: what Wilson says of so many
+        return proportion(round(whole * rows), rows)
+    return Interval(estimate=whole, low=min(low, whole), high=max(high, whole))
 
 
 def paired_gain(marks: str, other: str, seed: int = 0) -> Interval:

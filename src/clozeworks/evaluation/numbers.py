@@ -17,6 +17,8 @@ from clozeworks.metrics.regress import RegressMetrics, pearson, regress_metrics,
 from clozeworks.tasks.base import Task
 from clozeworks.tasks.classify import ClassifyExample, NumberPrediction
 
+FEWEST = 5
+"""Rows below which a correlation says nothing."""
 DRAWN = 1000
 """Rows drawn at most."""
 
@@ -39,7 +41,7 @@ class NumbersEvaluation(Judged):
     metrics: RegressMetrics
     pearson: Interval | None
     spearman: Interval | None
-    """Both None where one side is constant."""
+    """Both None where one side is constant, or rows are too few."""
     gold: list[float]
     values: list[float]
     """Of the rows drawn, evenly chosen where there are many."""
@@ -60,10 +62,10 @@ def judge_numbers(
     values = np.array([p.value for p in predictions], np.float64)
 
     def straight(rows: Ints) -> float | None:
-        return pearson(gold[rows], values[rows])
+        return pearson(gold[rows], values[rows]) if len(rows) >= FEWEST else None
 
     def ranked(rows: Ints) -> float | None:
-        return spearman(gold[rows], values[rows])
+        return spearman(gold[rows], values[rows]) if len(rows) >= FEWEST else None
 
     far = np.argsort(-np.abs(gold - values), kind="stable")[:QUOTED_ROWS].tolist()
     drawn = np.unique(np.linspace(0, len(gold) - 1, min(len(gold), DRAWN)).astype(int))
@@ -94,7 +96,7 @@ def numbers_summary(evaluation: NumbersEvaluation) -> str:
         for name, interval in (("Pearson", evaluation.pearson), ("Spearman", evaluation.spearman))
         if interval is not None
     ]
-    said += ["no correlation: one side is constant"] * (not said)
+    said += ["no correlation: one side is constant, or rows are too few"] * (not said)
     return f"{', '.join(said)}; off by {evaluation.metrics.mean_absolute_error:.4f} on average"
 
 

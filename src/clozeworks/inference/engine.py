@@ -24,6 +24,7 @@ from clozeworks.model.heads import Model
 from clozeworks.tasks import create
 from clozeworks.tasks.base import Part, Task
 from clozeworks.text.load import load_tokenizer
+from clozeworks.text.tags import types_of
 from clozeworks.text.tokenizer import Tokenizer
 
 WINDOW = 8192
@@ -123,6 +124,10 @@ def task_of(bundle: Bundle, tokenizer: Tokenizer) -> Task:
 def _elsewhere(name: str, bundle: Bundle, labels: list[str]) -> dict[str, Any]:
     """Settings of a task that a folder without a card implies."""
     if name == "tag":  # its tags may be of a scheme in which an entity begins with I-
+        try:
+            types_of(labels)
+        except UserError as error:
+            raise UserError(f"{bundle.path / 'config.json'}: id2label: {error}") from error
         return {"enforce": False} if bundle.card.task is None else {}
     return _kind(bundle, labels) if name == "classify" else {}
 

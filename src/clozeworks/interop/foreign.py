@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from clozeworks.core.bundle import Bundle, Card
 from clozeworks.core.config import validated
@@ -19,6 +20,7 @@ from clozeworks.interop.huggingface import (
     known_names,
     labels_of,
     named,
+    own_tensors,
     refuse_apart,
     tensors_of,
     under_our_names,
@@ -51,7 +53,19 @@ def take_bundle(bundle: Bundle, allowed: Collection[str] = ()) -> Taken:
         if "mlm" in heads:
             refuse_apart(apart, {*allowed, *(family_of(bundle).prefix + name for name in allowed)})
         taken = take(theirs, config, heads, labels_of(bundle) if told else None, allowed)
+        _hold(taken.model, own_tensors(bundle))
         return taken._replace(left_out=sorted([*taken.left_out, *apart]))
+
+
+def _hold(model: Model, tensors: State) -> None:
+    """Give the model's heads tensors that no class has, such as a CRF's, to be written again."""
+    for name, tensor in tensors.items():
+        head, part, last = name.removeprefix("heads.").split(".")
+        if head in model.heads:
+            module = model.heads[head]
+            if part not in dict(module.named_children()):
+                module.add_module(part, nn.ParameterDict())
+            module.get_submodule(part).register_parameter(last, nn.Parameter(tensor.clone()))
 
 
 def take(

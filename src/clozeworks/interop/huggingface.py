@@ -113,7 +113,7 @@ def open_with(
     config, family = config_of(bundle), family_of(bundle)
     theirs, apart = tensors_of(bundle)
     with named(bundle):
-        ours = under_our_names(theirs, config, _heads_there(bundle, family)) | _own(bundle)
+        ours = under_our_names(theirs, config, _heads_there(bundle, family)) | own_tensors(bundle)
         own = tuple(f"heads.{name}." for name in anew)
         kept = {name: tensor for name, tensor in ours.items() if not name.startswith(own)}
         opened = filled(config, {**kept, **more}, build, seed, theirs)
@@ -131,7 +131,7 @@ def tensors_of(bundle: Bundle) -> tuple[State, dict[str, str]]:
     return without_copies(_prefixed(_read(bundle), family), family.tied)
 
 
-def _own(bundle: Bundle) -> State:
+def own_tensors(bundle: Bundle) -> State:
     """The tensors of the folder that no class of Hugging Face's has, by our names."""
     path = bundle.path / OWN
     return dict(read_tensors(path)) if path.exists() else {}
@@ -328,8 +328,8 @@ def write_bundle(
         state = {name: p.detach().float().cpu() for name, p in own.items()}
         names, layers = described.names(frozenset(model.heads)), described.layers(model.config)
         known = sources_of(names, layers)
-        if more := {name: tensor for name, tensor in state.items() if name not in known}:
-            write_tensors(aside / OWN, more)
+        if ours := {name: tensor for name, tensor in state.items() if name not in known}:
+            write_tensors(aside / OWN, ours)
         theirs = to_theirs({n: t for n, t in state.items() if n in known}, names, layers)
         write_tensors(aside / "model.safetensors", _as_class(theirs, config, described))
         if model.generator is not None:

@@ -30,6 +30,8 @@ Array = npt.NDArray[Any]
 
 FEW = 50
 """Rows below which a threshold fitted on them says little."""
+LARGEST = 1e6
+"""Numbers beyond it would be learned in fp32 with hardly a digit right."""
 VALUE = "value"
 """The name of the one output of a regression."""
 
@@ -112,6 +114,10 @@ class Answer(ABC):
         """The names of the outputs."""
 
     @abstractmethod
+    def check(self, label: Label) -> None:
+        """Raise UserError for a label that could never be learned."""
+
+    @abstractmethod
     def target(self, label: Label) -> Target:
         """What is to be learned; raises UserError for a label that was never seen."""
 
@@ -166,7 +172,10 @@ class Single(Answer):
         self.Answer = PathPrediction if config.levels else ClassifyPrediction
 
     def stratum(self, label: Label) -> str:
-        return str(label)
+        return _one(label)
+
+    def check(self, label: Label) -> None:
+        _check_path(_one(label), self.config.levels)
 
     def labels_in(self, found: Items[Label]) -> list[str]:
         names = {_one(label) for label in found}
@@ -254,6 +263,10 @@ class Multi(Answer):
     def stratum(self, label: Label) -> str:
         return " ".join(sorted(self._several(label)))
 
+    def check(self, label: Label) -> None:
+        for name in self._several(label):
+            _check_path(name, self.config.levels)
+
     def labels_in(self, found: Items[Label]) -> list[str]:
         names = {name for label in found for name in self._several(label)}
         if not names:
@@ -262,9 +275,8 @@ class Multi(Answer):
 
     def _several(self, label: Label) -> list[str]:
         """The labels of a cell or list; of paths, every level."""
-        if isinstance(label, str):
-            label = [part.strip() for part in label.split(self.config.separator)]
-        names = list(dict.fromkeys(name for name in label or [] if name))
+        parts = label.split(self.config.separator) if isinstance(label, str) else label or []
+        names = list(dict.fromkeys(filter(None, (part.strip() for part in parts))))
         return closed(names, self.config.levels) if self.config.levels else names
 
     def target(self, label: Label) -> Array:
@@ -299,7 +311,11 @@ class Multi(Answer):
 
     def calibrate(self, logits: Array, gold: Array) -> Calibration:
         temperature = fit_label_temperature(logits, gold)
-        thresholds = fit_label_thresholds(sigmoid(logits, temperature), gold)
+        chances = sigmoid(logits, temperature)
+        if sign := self.config.levels:  # thresholds are compared with raised ones
+            rows = [raised(dict(zip(self.labels, row, strict=True)), sign) for row in chances]
+            chances = np.array([list(row.values()) for row in rows])
+        thresholds = fit_label_thresholds(chances, gold)
         return Calibration(temperature=temperature, thresholds=thresholds)
 
     def remarks(
@@ -336,13 +352,18 @@ class Number(Answer):
             raise UserError("every row has the same number; there is nothing to learn")
         return [VALUE]
 
+    def check(self, label: Label) -> None:
+        self.target(label)
+
     def target(self, label: Label) -> float:
         try:
-            value = float(label)  # type: ignore[arg-type]  # what is no number is refused
-        except (TypeError, ValueError):
+            value = float(_one(label))
+        except ValueError:
             value = np.nan
         if not np.isfinite(value):
             raise UserError(f"label {label!r} is no number; regression learns numbers")
+        if abs(value) > LARGEST:
+            raise UserError(f"label {label!r} is too large to be learned; scale the numbers")
         return value
 
     def look_over(self, targets: Array) -> None:
@@ -369,8 +390,17 @@ ANSWERS: dict[str, type[Answer]] = {"single": Single, "multi": Multi, "regressio
 
 def _one(label: Label) -> str:
     if isinstance(label, list):
-        raise UserError(f"a row has several labels ({', '.join(label)}); use --kind multi")
+        if len(label) != 1:
+            raise UserError(f"a row has several labels ({', '.join(label)}); use --kind multi")
+        return label[0]
     return str(label)
+
+
+def _check_path(label: str, sign: str) -> None:
+    if sign and not all(step.strip() for step in label.split(sign)):
+        raise UserError(
+            f"label {label!r} has an empty level; write every level between {sign!r}, or none"
+        )
 
 
 def _few(rows: int) -> list[str]:
@@ -381,6 +411,8 @@ def _few(rows: int) -> list[str]:
 
 def _numbers_first(label: str) -> tuple[int, float, str]:
     try:
-        return (0, float(label), label)
+        value = float(label)
     except ValueError:
-        return (1, 0.0, label)
+        value = np.nan
+    # "nan" and "inf" are words: neither has a place among numbers
+    return (0, value, label) if np.isfinite(value) else (1, 0.0, label)

@@ -134,6 +134,11 @@ class Task(ABC):
         """
         return []
 
+    def check(self, example: Any) -> None:
+        """Raise UserError for an Example that could never be learned, whatever labels there are."""
+        if not self.is_labelled(example):
+            raise UserError("no label; label it, or remove the row")
+
     def target(self, example: Any) -> Target:
         """What is to be learned of the Example; -1 if there is nothing."""
         return -1

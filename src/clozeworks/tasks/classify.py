@@ -71,6 +71,8 @@ class ClassifyConfig(Settings):
             for name in fields:
                 if getattr(self, name) != type(self).model_fields[name].default:
                     raise ValueError(f"{name} is about classes, and regression has none")
+        if self.levels and self.levels == self.separator:
+            raise ValueError(f"levels and separator are both {self.levels!r}; choose another")
         return self
 
 
@@ -109,13 +111,17 @@ class Classify(Task):
         return [[s] for s in tokenizer.encode_batch(texts, max_length=length, spans=False)]
 
     def is_labelled(self, example: ClassifyExample) -> bool:
-        return self.config.kind == "multi" or example.label is not None
+        return example.label is not None and (self.config.kind == "multi" or example.label != [])
 
     def stratum(self, example: ClassifyExample) -> str:
         return self.answer.stratum(example.label)
 
     def labels_in(self, examples: Items[ClassifyExample]) -> list[str]:
         return self.answer.labels_in([example.label for example in examples])
+
+    def check(self, example: ClassifyExample) -> None:
+        super().check(example)
+        self.answer.check(example.label)
 
     def target(self, example: ClassifyExample) -> Target:
         return -1 if not self.is_labelled(example) else self.answer.target(example.label)
@@ -166,7 +172,10 @@ class Classify(Task):
         return self.answer.calibrate(logits, gold)
 
     def remarks(self, examples: Items[ClassifyExample], parts: Items[list[Part]]) -> list[str]:
-        given = [self.join(e, p) for e, p in zip(examples, parts, strict=True)]
+        # the parts' own probabilities are those of before the calibration
+        logits = torch.tensor([part[0]["logits"] for part in parts])
+        probs = self.answer.probs(logits, self.calibration).tolist()
+        given = [self.answer.prediction(shares, self.calibration) for shares in probs]
         return self.answer.remarks(given, [e.label for e in examples], self.calibration)
 
     def metrics(

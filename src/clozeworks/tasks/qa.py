@@ -120,6 +120,10 @@ class Qa(Task):
         limits = c.max_length, c.overlap, c.question_length
         return [paired(e.question, e.context, tokenizer, limits) for e in examples]
 
+    def check(self, example: QaExample) -> None:
+        super().check(example)
+        self.target(example)
+
     def target(self, example: QaExample) -> Any:
         """The answers [n, 2] int64 by characters, PASSED_OVER where only their words are known."""
         answers = example.answers

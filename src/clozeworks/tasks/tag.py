@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from collections.abc import Sequence as Items
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from clozeworks.core.config import Settings
@@ -39,8 +39,8 @@ class TagConfig(Settings):
 
     max_length: int = Field(default=128, ge=16)
     """Longest sequence in tokens, special tokens included; longer texts are read in windows."""
-    overlap: int = Field(default=32, ge=0)
-    """Tokens that two windows of one text share."""
+    overlap: int = Field(default=32, ge=2)
+    """Tokens that two windows of one text share, half a window at most."""
     scheme: Scheme = "bio"
     """Tags that are learned: bio (first, inside), or bioes (last and single ones of their own)."""
     crf: bool = False
@@ -49,14 +49,6 @@ class TagConfig(Settings):
     """Give only tags that may follow one another, whatever each word by itself looks like."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Share of the values dropped before the head in training."""
-
-    @model_validator(mode="after")
-    def _window_moves(self) -> Self:
-        if self.overlap > self.max_length // 2:
-            raise ValueError(
-                f"overlap {self.overlap} is more than half of max_length {self.max_length}"
-            )
-        return self
 
 
 class Entity(Record):
@@ -68,10 +60,16 @@ class Entity(Record):
     """One past its last."""
     label: str
     """Its type."""
+    text: str | None = None
+    """Its characters; where given, they must stand there."""
+    confidence: float | None = None
+    """How sure a model was of it; not learned from."""
 
 
 class TagExample(Example):
     """A text, or its tokens, and the entities in it."""
+
+    either: ClassVar[frozenset[str]] = frozenset({"text", "tokens"})
 
     text: str | None = None
     """The text; or give its tokens."""
@@ -83,9 +81,15 @@ class TagExample(Example):
     """Or a tag for each token: O, B-TYPE, I-TYPE; BIOES and its kin are understood."""
 
 
-class Found(Entity):
+class Found(Record):
     """An entity that was found."""
 
+    start: int
+    """Its first character, counted from 0."""
+    end: int
+    """One past its last."""
+    label: str
+    """Its type."""
     text: str
     """Its characters, as they stand in the text."""
     confidence: float
@@ -118,8 +122,8 @@ class Tag(Task):
 
     def __init__(self, config: Settings, vocabulary: Vocabulary, labels: Items[str] = ()) -> None:
         super().__init__(config, vocabulary, labels)
-        self.widened = 0
-        """Entities met so far that begin or end inside a word."""
+        self.widened = self.shared = 0
+        """Training entities that begin or end inside a word; that share a word with another."""
         legal = np.ones((len(self.labels) + 1,) * 2, dtype=np.bool_)
         if self.config.enforce and self.labels:
             legal = legal_moves(self.labels, _scheme_of(self.labels))
@@ -128,12 +132,26 @@ class Tag(Task):
     # === Data ===
 
     def features(self, examples: Items[TagExample], tokenizer: Tokenizer) -> list[list[Sequence]]:
-        limits = self.config.max_length, self.config.overlap
+        length = self.config.max_length
+        limits = length, min(self.config.overlap, length // 2)
         return [windowed(*_read(example), tokenizer, *limits) for example in examples]
 
     @classmethod
     def key(cls, example: TagExample) -> str:
         return _read(example)[0]
+
+    def stratum(self, example: TagExample) -> str:
+        """The types in it, so that a rare one does not fall into the dev set whole."""
+        return " ".join(sorted({span.type for span in entities_of(example)}))
+
+    def check(self, example: TagExample) -> None:
+        super().check(example)
+        for one, other in pairwise(entities_of(example)):
+            if other.start < one.end:
+                raise UserError(
+                    f"entities {tuple(one)} and {tuple(other)} overlap, and a word has one tag; "
+                    "keep one of them"
+                )
 
     def labels_in(self, examples: Items[TagExample]) -> list[str]:
         """The tags that the entities' types need."""
@@ -144,15 +162,9 @@ class Tag(Task):
 
     def target(self, example: TagExample) -> Any:
         """The entities [n, 3] int64: first character, one past the last, and number of the type."""
-        types, spans = types_of(self.labels), entities_of(example)
-        for one, other in pairwise(spans):
-            if other.start < one.end:
-                raise UserError(
-                    f"entities {tuple(one)} and {tuple(other)} overlap, and a word has one tag; "
-                    "keep one of them"
-                )
-        rows = []
-        for span in spans:
+        self.check(example)
+        types, rows = types_of(self.labels), []
+        for span in entities_of(example):
             if span.type not in types:
                 raise UserError(
                     f"entity type {span.type!r} was never seen in training"
@@ -168,18 +180,36 @@ class Tag(Task):
         tags = torch.from_numpy(np.concatenate(gold))
         return batch.with_targets(tag_rows=rows, tag_bounds=ends, tag=tags)
 
+    def look_over(self, groups: Items[Group]) -> None:
+        """Count the entities that words do not fit."""
+        for group in groups:
+            units = {tuple(unit) for s in group.sequences for unit in _units(s).tolist()}
+            whole = np.array(sorted(units), dtype=np.int64).reshape(-1, 2)
+            _, widened, shared = self._fitted(group.target, whole)
+            self.widened, self.shared = self.widened + widened, self.shared + shared
+
     def _gold(self, sequence: Sequence, entities: Any) -> Ints:
         """The tag of each unit of a window; of an entity that it cuts, the part that it shows."""
-        assert sequence.units is not None
-        types = types_of(self.labels)
-        spans = []
-        for start, end, kind in entities.tolist():
-            found = units_of(Span(start, end, types[kind]), sequence.units)
-            if found is not None:
-                self.widened += characters_of(found, sequence.units)[:2] != (start, end)
-                spans.append(found)
-        tags = tags_of(spans, len(sequence.units), self.config.scheme)
+        spans, _, _ = self._fitted(entities, _units(sequence))
+        tags = tags_of(spans, len(_units(sequence)), self.config.scheme)
         return np.array([self.labels.index(tag) for tag in tags], dtype=np.int64)
+
+    def _fitted(self, entities: Any, units: Ints) -> tuple[list[Span], int, int]:
+        """The entities as spans of units; how many were widened, and left out for want of a unit.
+
+        Of two that touch one unit the first has it.
+        """
+        types, spans, widened, shared = types_of(self.labels), list[Span](), 0, 0
+        for start, end, kind in entities.tolist():
+            found = units_of(Span(start, end, types[kind]), units)
+            if found is None:
+                continue
+            if spans and found.start < spans[-1].end:
+                shared += 1
+                continue
+            widened += characters_of(found, units)[:2] != (start, end)
+            spans.append(found)
+        return spans, widened, shared
 
     # === Model ===
 
@@ -266,12 +296,18 @@ class Tag(Task):
         return tags_of([s for s in own if s is not None], len(given), self.config.scheme)
 
     def remarks(self, examples: Items[TagExample], parts: Items[list[Part]]) -> list[str]:
-        if not self.widened:
-            return []
-        return [
-            f"{self.widened:,} times an entity began or ended inside a word: it was taken for the "
-            "whole words it touches"
-        ]
+        said = []
+        if self.widened:
+            said.append(
+                f"{self.widened:,} entities begin or end inside a word: they were taken for the "
+                "whole words they touch"
+            )
+        if self.shared:
+            said.append(
+                f"{self.shared:,} entities share a word with another and were left out: a word "
+                "has one tag"
+            )
+        return said
 
     def metrics(
         self, predictions: Items[TagPrediction], examples: Items[TagExample]
@@ -291,10 +327,10 @@ def _scheme_of(labels: Items[str]) -> Scheme:
 def _read(example: TagExample) -> tuple[str, Ints | None]:
     """The text, and the characters of its tokens where it was given in tokens."""
     if example.tokens is not None:
+        if example.text is not None:
+            raise UserError("both text and tokens; give one of them")
         return joined(example.tokens)
-    if example.text is None:
-        raise UserError("neither text nor tokens; give one of them")
-    return example.text, None
+    return example.text or "", None
 
 
 def text_of(example: TagExample) -> str:
@@ -307,11 +343,7 @@ def entities_of(example: TagExample) -> list[Span]:
     text, given = _read(example)
     if example.entities is not None:
         for e in example.entities:
-            if not e.start < e.end <= len(text):
-                raise UserError(
-                    f"entity {e.label!r} from {e.start} to {e.end} does not lie within the "
-                    f"{len(text)} characters of its text"
-                )
+            _check_place(e, text)
         return sorted(Span(e.start, e.end, e.label) for e in example.entities)
     if given is None or example.tags is None or len(example.tags) != len(given):
         raise UserError(
@@ -319,6 +351,25 @@ def entities_of(example: TagExample) -> list[Span]:
             "give a tag for each token"
         )
     return [characters_of(span, given) for span in spans_of(example.tags)]
+
+
+def _check_place(entity: Entity, text: str) -> None:
+    start, end = entity.start, entity.end
+    if not start < end <= len(text):
+        raise UserError(
+            f"entity {entity.label!r} from {start} to {end} does not lie within the {len(text)} "
+            "characters of its text"
+        )
+    if entity.text not in (None, text[start:end]):
+        raise UserError(
+            f"entity {entity.text!r} does not stand from {start} to {end} of its text "
+            f"({text[start:end]!r} does); correct start and end"
+        )
+
+
+def _units(sequence: Sequence) -> Ints:
+    assert sequence.units is not None
+    return sequence.units
 
 
 def _asked(batch: Batch) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """Units of a text that may carry a tag: its words, or the tokens it was given in."""
 
+import unicodedata
 from collections.abc import Sequence as Many
 
 import numpy as np
@@ -45,10 +46,19 @@ def words_of(text: str, ids: Ints, spans: Ints, tokenizer: Tokenizer) -> Ints:
         begins = np.array([not tokenizer.pieces[i].startswith("##") for i in ids.tolist()])
     else:
         begins = np.array([_begins(text, start) for start in spans[:, 0].tolist()])
-    begins |= np.concatenate([[True], spans[1:, 0] > spans[:-1, 1]])
+        begins |= np.concatenate([[True], spans[1:, 0] > spans[:-1, 1]])
+    begins[0] = True
     first = np.flatnonzero(begins)
     last = np.append(first[1:], len(ids)) - 1
-    return np.stack([spans[first, 0], spans[last, 1]], 1)
+    ends = [_past_marks(text, end) for end in spans[last, 1].tolist()]
+    return np.stack([spans[first, 0], np.array(ends)], 1)
+
+
+def _past_marks(text: str, end: int) -> int:
+    """The end of a word with the accents and joiners after it, which normalisation took away."""
+    while end < len(text) and unicodedata.category(text[end]) in ("Mn", "Me", "Cf"):
+        end += 1
+    return end
 
 
 def _begins(text: str, at: int) -> bool:

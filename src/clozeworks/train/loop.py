@@ -300,7 +300,7 @@ def learn_from(learner: Learner, portion: Portion) -> dict[str, float]:
     for number, batch in enumerate(portion.batches):
         counted = number < portion.counted
         counts.update({name: n * counted for name, n in learner.task.counts(batch).items()})
-    divisors = {name: max(1.0, n) for name, n in learner.team.sums(counts).items()}
+    divisors = {name: n or 1.0 for name, n in learner.team.sums(counts).items()}
     learner.model.train()
     return learner.team.sums(learner.learn(portion, divisors))
 

@@ -34,7 +34,7 @@ class Conll:
         first, held = 0, list[list[str]]()
         for number, line in enumerate(read_lines(self.path, self.encoding), 1):
             cells = _cells(line)
-            if not line.strip() or cells[0] == "-DOCSTART-":
+            if not line.strip(" \t\r") or cells[0] == "-DOCSTART-":
                 if held:
                     yield first, _row(held)
                 held = []
