@@ -154,8 +154,7 @@ def test_info_sees_a_cut_model_and_knows_a_tokenizer(bundle, tmp_path, capsys, m
 
 
 def test_objectives_a_family_has_no_class_for(tmp_path, capsys, monkeypatch):
-    from clozeworks.interop.huggingface import check_class
-    from clozeworks.model.families import FAMILIES
+    from clozeworks.model.families import FAMILIES, check_class
 
     with pytest.raises(UserError, match=r"\(choices: mlm\)"):
         check_class(FAMILIES.get("modernbert")(), frozenset({"mlm", "nsp"}), ["mlm", "nsp"])

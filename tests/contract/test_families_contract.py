@@ -5,9 +5,9 @@ import torch
 
 from clozeworks.core.bundle import Card, open_bundle
 from clozeworks.core.errors import UserError
-from clozeworks.interop.huggingface import check_class, open_model, write_bundle
+from clozeworks.interop.huggingface import open_model, write_bundle
 from clozeworks.model import families
-from clozeworks.model.families import FAMILIES, check_holds, family_named, sized
+from clozeworks.model.families import FAMILIES, check_class, check_holds, family_named, sized
 from clozeworks.model.heads import encoder_of
 from clozeworks.model.names import their_names, to_ours, to_theirs
 from tiny import DRAW, TOKENIZER, VOCABULARY, make_groups, make_task

@@ -12,8 +12,8 @@ from clozeworks import tasks
 from clozeworks.api.convert import with_heads
 from clozeworks.core.bundle import Card, open_bundle
 from clozeworks.core.errors import UserError
-from clozeworks.interop.huggingface import check_class, open_with, write_bundle
-from clozeworks.model.families import FAMILIES, sized
+from clozeworks.interop.huggingface import open_with, write_bundle
+from clozeworks.model.families import FAMILIES, check_class, sized
 from clozeworks.model.heads import encoder_of
 from clozeworks.tasks import TASKS
 from tiny import TOKENIZER, VOCABULARY

@@ -25,10 +25,9 @@ from clozeworks.data.pairs import held_out
 from clozeworks.data.shards import MANIFEST, Shards
 from clozeworks.evaluation.probe import Probe, ProbeSettings
 from clozeworks.interop.hub import local
-from clozeworks.interop.huggingface import check_class
 from clozeworks.metrics.classify import Floats
 from clozeworks.model.encoder import initialise
-from clozeworks.model.families import FAMILIES, sized
+from clozeworks.model.families import FAMILIES, check_class, sized
 from clozeworks.model.heads import Model, TokenHead, encoder_of
 from clozeworks.tasks.base import Task
 from clozeworks.text.load import load_tokenizer

@@ -17,7 +17,7 @@ from clozeworks.core.records import as_json
 from clozeworks.interop.tensors import check_numbers, read_tensors, write_tensors
 from clozeworks.model.config import EncoderConfig
 from clozeworks.model.encoder import initialise
-from clozeworks.model.families import FAMILIES, Family, family_named
+from clozeworks.model.families import FAMILIES, Family, check_class, family_named
 from clozeworks.model.heads import AnyEncoder, Model, encoder_of
 from clozeworks.model.names import (
     State,
@@ -336,30 +336,6 @@ def write_bundle(
             inner = card.model_copy(update={"task": "mlm", "settings": {}})
             write_bundle(aside / GENERATOR, model.generator, tokenizer, inner)
     return folder
-
-
-def check_class(
-    family: Family, heads: frozenset[str], among: Collection[str] | None = None
-) -> None:
-    """Raise UserError if no Hugging Face class of the family holds just these heads.
-
-    A family that no class holds at all has folders of our own form, with any heads. `among` are the
-    heads that could be asked for instead; absent: all.
-    """
-    if family.architectures and heads not in family.architectures:
-        offered = [some for some in family.architectures if some and some <= set(among or some)]
-        known = sorted("+".join(sorted(some)) for some in offered)
-        raise UserError(
-            f"no {family.model_type} model has heads for {'+'.join(sorted(heads))} "
-            f"(choices: {', '.join(known)}); choose another task, or a family that has them: "
-            f"{', '.join(_families_with(heads)) or 'none does'}"
-        )
-
-
-def _families_with(heads: frozenset[str]) -> list[str]:
-    """The families whose folders hold just these heads."""
-    offered = {name: FAMILIES.get(name).architectures for name in FAMILIES.names()}
-    return [name for name, classes in offered.items() if not classes or heads in classes]
 
 
 def _config(model: Model, family: Family, card: Card) -> dict[str, Any]:

@@ -24,6 +24,13 @@ from clozeworks.metrics.labels import (
 from clozeworks.metrics.levels import ancestors, closed, raised, summed
 from clozeworks.metrics.regress import regress_metrics
 from clozeworks.model.losses import balanced_classes, balanced_labels, class_loss, label_loss
+from clozeworks.tasks._predictions import (
+    ClassifyPrediction,
+    LabelsPrediction,
+    Level,
+    NumberPrediction,
+    PathPrediction,
+)
 
 Label = str | list[str] | None
 Array = npt.NDArray[Any]
@@ -34,48 +41,6 @@ LARGEST = 1e6
 """Numbers beyond it would be learned in fp32 with hardly a digit right."""
 VALUE = "value"
 """The name of the one output of a regression."""
-
-
-class ClassifyPrediction(Prediction):
-    """The class of one text, with its calibrated probability."""
-
-    label: str | None
-    """The answer; None is "I don't know": the best class is below the threshold."""
-    best: str
-    """The most probable class, whether answered or not."""
-    confidence: float
-    """Its calibrated probability."""
-    scores: dict[str, float]
-    """The probability of every class."""
-
-
-class Level(Prediction):
-    """One level of a path, and how probable it is."""
-
-    label: str
-    confidence: float
-
-
-class PathPrediction(ClassifyPrediction):
-    """The class of one text that is a path; the answer is the deepest level that is sure enough."""
-
-    path: list[Level]
-    """The levels of the most probable class, from the top down."""
-
-
-class LabelsPrediction(Prediction):
-    """Any number of labels of one text."""
-
-    labels: list[str]
-    """Those whose calibrated probability reaches their threshold, the most probable first."""
-    scores: dict[str, float]
-    """The probability of every label."""
-
-
-class NumberPrediction(Prediction):
-    """The number given to one text."""
-
-    value: float
 
 
 class Wishes(Protocol):
