@@ -5,11 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from clozeworks.core.records import Ints, Record
-from clozeworks.metrics.calibrate import Bools
+from clozeworks.metrics.calibrate import TEMPERATURES, Bools
 from clozeworks.metrics.classify import Averages, Floats
 
-TEMPERATURES = (0.05, 20.0)
-"""The coldest and the hottest temperature a fit may give."""
 FEWEST = 5
 """A label that fewer dev rows have gets no threshold of its own."""
 EVEN = 0.5
