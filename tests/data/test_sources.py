@@ -62,7 +62,7 @@ WRITERS = {
 
 
 def test_every_source_is_tried_here():
-    assert SOURCES.names() == ["conll", "csv", "excel", "jsonl", "parquet", "text"]
+    assert SOURCES.names() == ["conll", "csv", "excel", "jsonl", "parquet", "squad", "text"]
     for name in SOURCES.names():
         assert SOURCES.summary(name)
 
@@ -209,3 +209,39 @@ def test_a_named_format_wins_over_the_suffix(tmp_path):
 def test_a_folder_is_not_a_file(tmp_path):
     with pytest.raises(UserError, match="is a folder"):
         open_source(Path(tmp_path))
+
+
+# === SQuAD ===
+
+
+def test_squads_questions_come_with_their_text_and_answers(tmp_path):
+    answers = [{"text": "lamp", "answer_start": 2}]
+    asked = [
+        {"id": "1", "question": "what?", "answers": answers, "is_impossible": False},
+        {"id": "2", "question": "when?", "answers": [], "is_impossible": True},
+        {"id": "3", "question": "who?"},
+    ]
+    article = {"title": "T", "paragraphs": [{"context": "a lamp", "qas": asked}]}
+    path = tmp_path / "dev.json"
+    path.write_text(json.dumps({"version": "2", "data": [article]}), "utf-8")
+    found = rows(path, format="squad")
+    assert [row.get("answers") for row in found] == [
+        {"text": ["lamp"], "answer_start": [2]},
+        {"text": [], "answer_start": []},
+        None,
+    ]
+    assert {(row["context"], row["title"]) for row in found} == {("a lamp", "T")}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"data": [{"title": "T"}]}', "not in SQuAD's form"),
+        ("[1, 2]", "not in SQuAD's form"),
+        ('{"data": [', "is not JSON"),
+    ],
+)
+def test_what_is_not_squad_is_refused(tmp_path, text, message):
+    (tmp_path / "dev.json").write_text(text, "utf-8")
+    with pytest.raises(UserError, match=message):
+        rows(tmp_path / "dev.json", format="squad")

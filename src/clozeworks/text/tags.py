@@ -91,7 +91,7 @@ def spans_of(tags: Sequence[str], strict: Scheme | None = None) -> list[Span]:
 
 def types_of(tags: Iterable[str]) -> list[str]:
     """The types that occur among tags, sorted."""
-    return sorted({type for prefix, type in map(_parts, set(tags)) if prefix != OUTSIDE})
+    return sorted({type for prefix, type in map(_parts, dict.fromkeys(tags)) if prefix != OUTSIDE})
 
 
 def units_of(span: Span, bounds: Ints) -> Span | None:
