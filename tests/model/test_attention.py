@@ -1,13 +1,16 @@
 """Laws of attention: packed is padded is alone, in outputs and gradients, by every road."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clozeworks.model import attention
 from clozeworks.model.attention import (
     MIN_CAPACITY,
     Drop,
@@ -17,6 +20,7 @@ from clozeworks.model.attention import (
     attend,
     attend_fused,
     attend_plainly,
+    takes_varlen,
 )
 from clozeworks.model.noise import Noise
 from tiny import UNEQUAL, gap
@@ -213,3 +217,37 @@ def test_dropout_in_blocks_drops_its_share_and_keeps_the_mean():
     assert torch.equal(attend(qkv, view, HEADS, Drop(0.25, noise)), runs[0])
     assert not torch.equal(runs[0], runs[1])
     assert gap(torch.stack(runs).mean(0), still) < 0.1
+
+
+# === The GPU's kernel for sequences end to end, which runs on no CPU ===
+
+
+def stand_in(q, k, v, cu_seq_q, cu_seq_k, max_q, max_k):
+    """What `varlen_attn` promises: [T, h, d] each, int32 bounds on either side, longest lengths."""
+    assert cu_seq_q.dtype == torch.int32 and torch.equal(cu_seq_q, cu_seq_k)
+    lengths = cu_seq_q.diff().tolist()
+    assert max(lengths) == max_q == max_k and sum(lengths) == len(q)
+    parts = zip(*(x.split(lengths) for x in (q, k, v)), strict=True)
+    outputs = [F.scaled_dot_product_attention(*(x.transpose(0, 1) for x in part)) for part in parts]
+    return torch.cat([out.transpose(0, 1) for out in outputs])
+
+
+@pytest.mark.parametrize("lengths", SHAPES)
+def test_end_to_end_is_by_the_paper(lengths, monkeypatch):
+    monkeypatch.setattr(attention, "varlen_attn", stand_in)
+    monkeypatch.setattr(attention, "takes_varlen", lambda x, share: True)
+    qkv = random_qkv(lengths)
+    view = View.everywhere(Layout.of(bounds_of(lengths)), qkv)
+    assert view.mask is None
+    assert gap(attend(qkv, view, HEADS, STILL), by_the_paper(qkv, lengths)) < 1e-5
+
+
+def test_the_kernel_is_asked_only_where_it_can_answer():
+    class Cuda(NamedTuple):
+        dtype: torch.dtype
+        is_cuda: bool = True
+
+    assert takes_varlen(Cuda(torch.bfloat16), 0.0)
+    assert not takes_varlen(Cuda(torch.float32), 0.0)
+    assert not takes_varlen(Cuda(torch.bfloat16), 0.1)
+    assert not takes_varlen(torch.zeros(1, dtype=torch.bfloat16), 0.0)

@@ -15,8 +15,6 @@ from clozeworks.data.batches import Group
 from clozeworks.inference.engine import Engine
 from clozeworks.interop.huggingface import write_bundle
 from clozeworks.text.units import paired
-from clozeworks.train.loop import Learner, Portion, TrainSettings, take_step
-from clozeworks.train.optim import Optimizer
 from tiny import DRAW, TOKENIZER, VOCABULARY, gap, make_examples, make_model, make_task
 
 ANY_TEXT = st.text(
@@ -130,23 +128,6 @@ def test_the_margin_is_the_one_that_pays_most_on_dev():
         assert f1() <= best + 1e-9
     some = [(example, parts) for example, parts in answered if example.answers.text]
     assert task.calibrate(*zip(*some, strict=True)).margin is None
-
-
-def test_it_learns_thirty_two_rows_by_heart():
-    task = make_task("qa")
-    rows = make_examples(task, 32)
-    features = task.features(rows, TOKENIZER)
-    pairs = enumerate(zip(rows, features, strict=True))
-    groups = [Group(i, sequences, task.target(row)) for i, (row, sequences) in pairs]
-    model = make_model(task)
-    learner = Learner(model, task, TrainSettings(precision="fp32"), Optimizer(model, torch.float32))
-    batch = task.collate(groups, DRAW)
-    for _ in range(250):
-        take_step(learner, Portion.of([batch]), 5e-3)
-    engine = Engine(model, task, TOKENIZER)
-    examples, parts = zip(*engine.parts(rows), strict=True)
-    task.calibration = task.calibrate(examples, parts)
-    assert task.metrics(list(engine.predict(rows)), rows)["exact"] > 0.95
 
 
 def test_the_folder_opens_in_transformers_with_the_same_logits(tmp_path):

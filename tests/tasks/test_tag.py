@@ -19,8 +19,6 @@ from clozeworks.interop.huggingface import write_bundle
 from clozeworks.model.families.bert import Bert
 from clozeworks.text.tags import Span, labels_of, legal_moves
 from clozeworks.text.units import joined, windowed, windows
-from clozeworks.train.loop import Learner, Portion, TrainSettings, take_step
-from clozeworks.train.optim import Optimizer
 from tiny import (
     CONFIG,
     DRAW,
@@ -137,22 +135,6 @@ def test_illegal_tags_are_never_given(crf):
             assert legal[before, after]
         given_tags |= set(tags)
     assert len(given_tags) > 3
-
-
-@pytest.mark.parametrize("name", ["tag", "tag:crf"])
-def test_it_learns_thirty_two_rows_by_heart(name):
-    task = make_task(name)
-    rows = make_examples(task, 32)
-    features = task.features(rows, TOKENIZER)
-    pairs = enumerate(zip(rows, features, strict=True))
-    groups = [Group(i, sequences, task.target(row)) for i, (row, sequences) in pairs]
-    model = make_model(task)
-    learner = Learner(model, task, TrainSettings(precision="fp32"), Optimizer(model, torch.float32))
-    batch = task.collate(groups, DRAW)
-    for _ in range(150):
-        take_step(learner, Portion.of([batch]), 5e-3)
-    found = task.metrics(list(Engine(model, task, TOKENIZER).predict(rows)), rows)
-    assert found["f1"] > 0.97
 
 
 # === Beside transformers ===

@@ -150,9 +150,21 @@ class Crash(Exception):
     """Stands for whatever ends a process."""
 
 
+FAST = {
+    "optimizer": "muon",
+    "precision": "bf16",
+    "dropout": 0.1,
+    "recompute": True,
+    "micro_tokens": 200,
+    "schedule": "wsd",
+}
+"""Every setting of training that is there for speed or memory, and what they might disturb."""
+
+
+@pytest.mark.parametrize("changes", [{}, FAST], ids=["usual", "fast"])
 @pytest.mark.parametrize("name", NAMES)
-def test_resumed_is_uninterrupted_bit_for_bit(name, tmp_path, monkeypatch):
-    settings = RUN.model_copy(update={"duration": "6 steps"})
+def test_resumed_is_uninterrupted_bit_for_bit(name, changes, tmp_path, monkeypatch):
+    settings = RUN.model_copy(update={"duration": "6 steps", **changes})
     small_run(tmp_path / "straight", settings, name=name)
     before, steps = Optimizer.step, count(1)
 

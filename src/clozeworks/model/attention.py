@@ -12,6 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # older than 2.10
+    varlen_attn = None  # type: ignore[assignment]
+
 from clozeworks.model.band import attend_in_blocks, band_mask, banded
 from clozeworks.model.noise import Noise
 from clozeworks.model.rotary import turned
@@ -47,13 +52,16 @@ class Layout:
     """Where each packed token sits among R rows of C slots; made once a batch.
 
     source [R * C] int64: the token in each slot (0 in an empty slot); slots [T] int64: the slot of
-    each token; owner [R, C] int64: the sequence in each slot, -1 where empty. `plain` means rows
-    and sequences are the same thing, so no gathering and no mask is needed.
+    each token; owner [R, C] int64: the sequence in each slot, -1 where empty; bounds [N + 1] int32:
+    where sequences begin and end, the longest of which has `longest` tokens. `plain` means rows and
+    sequences are the same thing, so no gathering and no mask is needed.
     """
 
     rows: int
     capacity: int
     plain: bool
+    longest: int
+    bounds: Tensor
     source: Tensor
     slots: Tensor
     owner: Tensor
@@ -63,12 +71,12 @@ class Layout:
         """Plan rows for sequences at `offsets` [N + 1] (ascending token positions, first 0)."""
         bounds = offsets.tolist()
         lengths = [end - start for start, end in pairwise(bounds)]
-        device = offsets.device
-        if len(set(lengths)) == 1 and lengths[0] >= MIN_CAPACITY:
+        device, longest, own = offsets.device, max(lengths), offsets.to(torch.int32)
+        if len(set(lengths)) == 1 and longest >= MIN_CAPACITY:
             every = torch.arange(bounds[-1], device=device)
-            owner = torch.arange(len(lengths), device=device)[:, None].expand(-1, lengths[0])
-            return cls(len(lengths), lengths[0], True, every, every, owner)
-        capacity = max(MIN_CAPACITY, -(-max(lengths) // CAPACITY_STEP) * CAPACITY_STEP)
+            owner = torch.arange(len(lengths), device=device)[:, None].expand(-1, longest)
+            return cls(len(lengths), longest, True, longest, own, every, every, owner)
+        capacity = max(MIN_CAPACITY, -(-longest // CAPACITY_STEP) * CAPACITY_STEP)
         starts, rows = _first_fit(lengths, capacity)
         rows += -rows % step_of(rows)
         sizes = torch.tensor(lengths)
@@ -79,7 +87,8 @@ class Layout:
         owner = torch.full((rows * capacity,), -1)
         owner[slots] = torch.repeat_interleave(torch.arange(len(lengths)), sizes)
         owner = owner.view(rows, capacity).to(device)
-        return cls(rows, capacity, False, source.to(device), slots.to(device), owner)
+        places = source.to(device), slots.to(device), owner
+        return cls(rows, capacity, False, longest, own, *places)
 
     def mask(self, dtype: torch.dtype, window: int | None = None) -> Tensor | None:
         """Scores to add, [R, C, C]: 0 within a sequence, MASKED across; None where all may meet.
@@ -134,6 +143,21 @@ class View:
     """Cosines and sines of the tokens' positions, where queries and keys are turned."""
     blocks: bool = False
     """Whether rows are computed in blocks, each meeting its neighbours alone."""
+    varlen: bool = False
+    """Whether torch's kernel for sequences end to end computes it, which needs no rows or mask."""
+
+    @classmethod
+    def everywhere(
+        cls,
+        layout: Layout,
+        x: Tensor,
+        turn: tuple[Tensor, Tensor] | None = None,
+        share: float = 0.0,
+    ) -> "View":
+        """Each of the tokens `x` sees its whole sequence; `share` of attention is dropped."""
+        if takes_varlen(x, share):
+            return cls(layout, None, turn, varlen=True)
+        return cls(layout, layout.mask(x.dtype), turn)
 
     @classmethod
     def local(
@@ -157,15 +181,23 @@ class Drop:
     noise: Noise
 
 
+def takes_varlen(x: Tensor, share: float) -> bool:
+    """Whether `varlen_attn` can serve: on a GPU, in half precision, without dropout."""
+    halves = (torch.bfloat16, torch.float16)
+    return varlen_attn is not None and x.is_cuda and x.dtype in halves and share == 0
+
+
 def attend(qkv: Tensor, view: View, heads: int, drop: Drop) -> Tensor:
     """Scaled dot-product attention within each sequence: [T, 3H] → [T, H].
 
-    On a GPU torch's fused kernel runs on the rows; on a CPU its bf16 backward is five times slower
-    than three matrix products with their own backward, which run instead unless rows are LONG
-    (Vaswani et al. 2017, section 3.2.1, for the method).
+    On a GPU one of torch's fused kernels runs, on the sequences as they lie or on the rows; on a
+    CPU its bf16 backward is five times slower than three matrix products with their own backward,
+    which run instead unless rows are LONG (Vaswani et al. 2017, section 3.2.1, for the method).
     """
     if view.turn is not None:
         qkv = turned(qkv, view.turn, heads)
+    if view.varlen:
+        return attend_end_to_end(qkv, view, heads)
     if view.blocks:
         return attend_locally(qkv, view, heads, drop)
     layout, mask = view.layout, view.mask
@@ -173,6 +205,15 @@ def attend(qkv: Tensor, view: View, heads: int, drop: Drop) -> Tensor:
         return attend_fused(qkv, view, heads, drop)
     out: Tensor = _Attend.apply(qkv, layout, mask, heads, drop)  # type: ignore[no-untyped-call]
     return out
+
+
+def attend_end_to_end(qkv: Tensor, view: View, heads: int) -> Tensor:
+    """The same, turned already, through `varlen_attn`: sequences as they lie, without rows."""
+    q, k, v = qkv.view(len(qkv), 3, heads, -1).unbind(1)
+    bounds, longest = view.layout.bounds, view.layout.longest
+    out = varlen_attn(q, k, v, bounds, bounds, longest, longest)
+    assert isinstance(out, Tensor)
+    return out.reshape(len(qkv), -1)
 
 
 def attend_fused(qkv: Tensor, view: View, heads: int, drop: Drop) -> Tensor:

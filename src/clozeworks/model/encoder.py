@@ -224,8 +224,8 @@ class Encoder(nn.Module):
         count = len(x) if read is None else len(read)
         layout = Layout.of(rounded_offsets(batch.offsets))
         self.packing.add(len(x), layout)
-        views = self._views(layout, rounded_index(batch.positions), x.dtype)
         x = rounded(x)
+        views = self._views(layout, rounded_index(batch.positions), x)
         *most, last = zip(self._layers(), views, strict=True)
         for layer, view in most:
             x = self._through(layer, x, view)
@@ -247,7 +247,7 @@ class Encoder(nn.Module):
     ) -> Encoded:
         layout = Layout.of(batch.offsets)
         kept = Encoded(x, layout, [x] if "hidden" in want else [])
-        views = self._views(layout, batch.positions, x.dtype, plain=True)
+        views = self._views(layout, batch.positions, x, plain=True)
         for layer, view in zip(self._layers(), views, strict=True):
             x, probs = layer.explained(x, view)
             if "hidden" in want:
@@ -266,22 +266,25 @@ class Encoder(nn.Module):
         return [distinct[i] for i in self.config.order]
 
     def _views(
-        self, layout: Layout, positions: Tensor, dtype: torch.dtype, plain: bool = False
+        self, layout: Layout, positions: Tensor, x: Tensor, plain: bool = False
     ) -> list[View]:
-        """What the layer at each depth sees; made once for all global and once for all local.
+        """What the layer at each depth sees of `x`; made once for global and once for local ones.
 
         `plain` views hold whole squares, from which probabilities can be read.
         """
         config = self.config
         width, window = config.hidden_size // config.num_heads, config.local_window
+        dropped = self.training and any(layer.attention_dropout for layer in self._layers())
 
         def view(local: bool) -> View:
             theta = config.local_theta if local else config.theta
             turning = config.positions == "rotary"
             turn = turns(positions, width, theta) if turning else None
-            if local and not plain:
-                return View.local(layout, dtype, window, turn)
-            return View(layout, layout.mask(dtype, window if local else None), turn)
+            if plain:
+                return View(layout, layout.mask(x.dtype, window if local else None), turn)
+            if local:
+                return View.local(layout, x.dtype, window, turn)
+            return View.everywhere(layout, x, turn, dropped)
 
         local = set(config.local_layers)
         depths = len(config.order)

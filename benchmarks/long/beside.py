@@ -1,0 +1,152 @@
+"""What a fine-tuned model's score is held against: plain baselines, and Hugging Face's training."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from pydantic import BaseModel
+
+import clozeworks
+from clozeworks import tasks
+from clozeworks.api.labelled import labelled_examples
+from clozeworks.core.bundle import Card
+from clozeworks.data.split import hold_out
+from clozeworks.evaluation.baseline import Baseline
+from clozeworks.interop.huggingface import write_bundle
+from clozeworks.metrics.classify import classify_metrics
+from clozeworks.model.families import sized
+from clozeworks.model.heads import Model, encoder_of
+from clozeworks.tasks.base import Task
+from clozeworks.text.load import load_tokenizer
+from clozeworks.train.loop import TrainSettings
+from sets import Sets
+
+Numbers = dict[str, float]
+SHARE = 0.1
+"""Of the training rows, as the verb holds them out where a set has no dev rows."""
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What everyone learns from, starts from and is told."""
+
+    task: str
+    sets: Sets
+    model: Path
+    settings: Mapping[str, Any]
+    train: Mapping[str, Any]
+    out: Path
+
+
+@dataclass(frozen=True)
+class Form:
+    """How the files are read."""
+
+    columns: dict[str, str]
+    encoding: str = "utf-8"
+    format: str | None = None
+    skip_empty: bool = False
+
+
+def majority(contest: Contest, seed: int) -> Numbers:
+    """The most frequent class, whatever the text."""
+    train, _, test, task = examples_of(contest)
+    gold = [str(example.label) for example in test]
+    usual = Counter(str(example.label) for example in train).most_common(1)[0][0]
+    return numbers_of(classify_metrics(gold, [usual] * len(gold), task.labels))
+
+
+def tfidf(contest: Contest, seed: int) -> Numbers:
+    """Logistic regression on words and characters, its strength chosen on dev."""
+    train, dev, test, task = examples_of(contest)
+    fitted = Baseline.fit(train, dev, task.labels)
+    gold = [str(example.label) for example in test]
+    guesses = [prediction.best for prediction in fitted.predict(test)]
+    return numbers_of(classify_metrics(gold, guesses, task.labels))
+
+
+def mean_value(contest: Contest, seed: int) -> Numbers:
+    """The mean of the training numbers, whatever the text."""
+    train, _, test, task = examples_of(contest)
+    middle = mean(float(task.target(example)) for example in train)
+    gaps = [abs(float(task.target(example)) - middle) for example in test]
+    return {"mean_absolute_error": mean(gaps)}
+
+
+def bilstm_crf(contest: Contest, seed: int) -> Numbers:
+    """A BiLSTM from chance with a CRF, over the same tokens."""
+    place = contest.out / "bilstm"
+    if not place.exists():
+        tokenizer = load_tokenizer(contest.model)
+        config = sized("lstm", "mini", len(tokenizer.pieces))
+        write_bundle(place, Model(encoder_of(config), None, {}), tokenizer, Card())
+    own = {"duration": "8 epochs", "lr": 1e-3, "batch": 32, "seed": seed}
+    return fine_tuned(contest, own, {"model": place, "scratch": True}, {"crf": True})
+
+
+def from_chance(contest: Contest, seed: int) -> Numbers:
+    """The same model without what it learned before."""
+    return fine_tuned(contest, {**contest.train, "seed": seed}, {"scratch": True}, {})
+
+
+def fine_tuned(
+    contest: Contest, train: Mapping[str, Any], start: Mapping[str, Any], more: Mapping[str, Any]
+) -> Numbers:
+    """Train by the verb and judge on the test rows; `more` settings go before the contest's."""
+    name = "-".join(str(value) for value in (*start.values(), train["seed"])).replace("/", "_")
+    recipe = clozeworks.FinetuneRecipe.model_validate(
+        {
+            "task": contest.task,
+            "data": contest.sets.train,
+            "dev": contest.sets.dev,
+            "columns": contest.sets.columns,
+            "out": contest.out / f"run-{name}",
+            "model": contest.model,
+            "settings": {**contest.settings, **more},
+            "train": TrainSettings.model_validate(dict(train)),
+            **start,
+        }
+    )
+    made = clozeworks.finetune(recipe)
+    judged = clozeworks.evaluate(
+        clozeworks.EvaluateRecipe(
+            model=made.bundle, data=contest.sets.test, out=recipe.out / "evaluation"
+        )
+    )
+    dev = {f"dev.{name}": value for name, value in made.dev.items()}
+    return {**numbers_of(judged.evaluation.metrics), **dev}
+
+
+def numbers_of(record: BaseModel) -> Numbers:
+    """Every plain number of a record of metrics by its name, and each class's F1."""
+    found: Numbers = {}
+    for name, value in record.model_dump(mode="json").items():
+        if isinstance(value, dict):
+            inner = {key: number for key, number in value.items() if _is_number(number)}
+            found |= {f"{name}.{key}": number for key, number in inner.items()}
+        elif _is_number(value):
+            found[name] = value
+        elif name == "classes":
+            found |= {f"f1.{row['label']}": row["f1"] for row in value}
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def examples_of(contest: Contest) -> tuple[list[Any], list[Any], list[Any], Task]:
+    """The rows to learn from, to choose by and to judge, and the task with its labels."""
+    vocabulary = load_tokenizer(contest.model).vocabulary
+    draft = tasks.create(contest.task, contest.settings, vocabulary)
+    form = Form(contest.sets.columns)
+    train = labelled_examples(contest.sets.train, draft, form)
+    if contest.sets.dev is not None:
+        dev = labelled_examples(contest.sets.dev, draft, form)
+    else:
+        train, dev = hold_out(train, SHARE, key=draft.key, label=draft.stratum)
+    task = tasks.create(contest.task, contest.settings, vocabulary, draft.labels_in(train))
+    return train, dev, labelled_examples(contest.sets.test, draft, form), task

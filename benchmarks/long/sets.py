@@ -1,0 +1,78 @@
+"""Public labelled sets as the tasks read them: their files, or the same rows under other names."""
+
+import json
+import random
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clozeworks.core.files import write_file
+from clozeworks.data.sources.base import open_source
+from corpora import DATA, PAIR
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Rows to learn from, to be judged by while learning (or some of the first), and to judge."""
+
+    train: Path
+    test: Path
+    dev: Path | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+
+
+def as_given(name: str, test: str = "test", columns: dict[str, str] | None = None) -> Sets:
+    """A set whose columns need no more than other names; without a third part, dev judges."""
+    parts = {part: DATA / name / f"{part}.jsonl.gz" for part in ("train", "dev", test)}
+    dev = parts["dev"] if test != "dev" and parts["dev"].exists() else None
+    return Sets(parts["train"], parts[test], dev, columns or {})
+
+
+def converted(
+    name: str, out: Path, change: Callable[[Iterable[Row]], Iterable[Row]], test: str = "test"
+) -> Sets:
+    """A set whose rows are written anew, in `out`."""
+    given = as_given(name, test)
+
+    def written(path: Path | None) -> Path | None:
+        if path is None:
+            return None
+        made = out / "sets" / name / path.name.removesuffix(".gz")
+        if not made.exists():
+            with write_file(made) as stream:
+                stream.writelines(
+                    json.dumps(row, ensure_ascii=False) + "\n" for row in change(rows(path))
+                )
+        return made
+
+    train, judged = written(given.train), written(given.test)
+    assert train is not None and judged is not None
+    return Sets(train, judged, written(given.dev))
+
+
+def rows(path: Path) -> Iterator[Row]:
+    """The rows of a file as they stand there."""
+    for _, row in open_source(path).rows():
+        yield row
+
+
+def pairs(name: str, test: str = "test") -> Sets:
+    """A set of pairs."""
+    return as_given(name, test, PAIR)
+
+
+def with_absent_answers(given: Iterable[Row]) -> Iterator[Row]:
+    """Each question over its own text, and over another one that does not hold its answer."""
+    known = list(given)
+    draw = random.Random(0)
+    for row in known:
+        yield {key: row[key] for key in ("context", "question", "answers")}
+        answers = row["answers"]["text"]
+        others = (draw.choice(known)["context"] for _ in range(50))
+        strange = next((c for c in others if not any(a in c for a in answers)), None)
+        if strange is not None:
+            nothing = {"text": [], "answer_start": []}
+            yield {"context": strange, "question": row["question"], "answers": nothing}

@@ -1,0 +1,163 @@
+"""What long/tasks.py tries: a task, its rows, how it is trained, and what it is held against."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from beside import Contest, bilstm_crf, majority, mean_value, tfidf
+from sets import Sets, as_given, converted, pairs, with_absent_answers
+from trainers import trainer_qa, trainer_tag
+
+SEEDS = (0, 1, 2)
+ONCE = (0,)
+Beside = Mapping[Callable[[Contest, int], dict[str, float]], tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One task on one set."""
+
+    task: str
+    sets: Callable[[Path], Sets]
+    """Writes what must be written anew into a folder."""
+    train: Mapping[str, Any]
+    number: str
+    """What it is judged by, of the test rows unless it begins with dev."""
+    wanted: str = ""
+    """What is to be reached."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    more: tuple[str, ...] = ()
+    """Further numbers to show."""
+    english: bool = True
+    seeds: tuple[int, ...] = SEEDS
+    beside: Beside = field(default_factory=dict)
+    """What is held against it, and with which seeds."""
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The numbers of the table."""
+        return (self.number, *self.more)
+
+
+def given(name: str, test: str = "test") -> Callable[[Path], Sets]:
+    """A set as it is."""
+    return lambda out: as_given(name, test)
+
+
+def paired(name: str, test: str = "test") -> Callable[[Path], Sets]:
+    """A set of pairs."""
+    return lambda out: pairs(name, test)
+
+
+def from_tydi(judged: str, absent: bool) -> Callable[[Path], Sets]:
+    """English questions to learn from, and SQuAD's dev set to judge."""
+
+    def sets(out: Path) -> Sets:
+        learned = (
+            converted("tydiqa_en", out, with_absent_answers, "dev")
+            if absent
+            else as_given("tydiqa_en", "dev")
+        )
+        test = as_given(judged, "dev").test
+        return Sets(learned.train, test, learned.test)
+
+    return sets
+
+
+def adamw(epochs: int, lr: float, batch: int = 32, **more: Any) -> dict[str, Any]:
+    """How most of them are trained."""
+    return {"duration": f"{epochs} epochs", "lr": lr, "batch": batch, **more}
+
+
+QA = {"max_length": 320, "overlap": 96}
+CHINESE_QA = {"max_length": 384, "overlap": 128, "rules": "cmrc", "answer_length": 60}
+
+TRIALS: dict[str, Trial] = {
+    "mrpc": Trial(
+        "classify",
+        paired("mrpc"),
+        adamw(5, 1e-4),
+        "f1.1",
+        "87",
+        more=("accuracy",),
+        beside={majority: ONCE, tfidf: ONCE},
+    ),
+    "stsb": Trial(
+        "classify",
+        paired("stsb"),
+        adamw(6, 2e-4),
+        "spearman",
+        "84 (dev 86)",
+        settings={"kind": "regression"},
+        more=("pearson", "dev.spearman"),
+        beside={mean_value: ONCE},
+    ),
+    "banking77": Trial(
+        "classify",
+        given("banking77"),
+        adamw(12, 3e-4),
+        "accuracy",
+        "92.0",
+        more=("macro.f1",),
+        beside={majority: ONCE, tfidf: ONCE},
+    ),
+    "wnut17": Trial(
+        "tag",
+        given("wnut17"),
+        adamw(6, 1.5e-4),
+        "micro.f1",
+        "Hugging Face's",
+        more=("macro.f1", "dev.f1"),
+        beside={trainer_tag: SEEDS},
+    ),
+    "squad1": Trial(
+        "qa",
+        from_tydi("squad_v1", absent=False),
+        adamw(5, 1.5e-4),
+        "f1",
+        "Hugging Face's",
+        settings=QA,
+        more=("exact",),
+        seeds=ONCE,
+        beside={trainer_qa: ONCE},
+    ),
+    "squad2": Trial(
+        "qa",
+        from_tydi("squad_v2", absent=True),
+        adamw(4, 1.5e-4),
+        "f1",
+        settings=QA,
+        more=("exact", "unanswerable_right", "answerable_f1"),
+        seeds=ONCE,
+    ),
+    "afqmc": Trial(
+        "classify",
+        paired("afqmc", "dev"),
+        adamw(3, 3e-4),
+        "accuracy",
+        more=("macro.f1",),
+        english=False,
+        seeds=ONCE,
+        beside={majority: ONCE, tfidf: ONCE},
+    ),
+    "cluener": Trial(
+        "tag",
+        given("cluener", "dev"),
+        adamw(5, 5e-4),
+        "micro.f1",
+        more=("macro.f1",),
+        english=False,
+        beside={bilstm_crf: ONCE},
+    ),
+    "cmrc2018": Trial(
+        "qa",
+        given("cmrc2018", "dev"),
+        adamw(3, 3e-4),
+        "f1",
+        settings=CHINESE_QA,
+        more=("exact",),
+        english=False,
+        seeds=ONCE,
+    ),
+}
