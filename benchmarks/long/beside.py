@@ -7,8 +7,6 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from pydantic import BaseModel
-
 import clozeworks
 from clozeworks import tasks
 from clozeworks.api.labelled import labelled_examples
@@ -22,9 +20,9 @@ from clozeworks.model.heads import Model, encoder_of
 from clozeworks.tasks.base import Task
 from clozeworks.text.load import load_tokenizer
 from clozeworks.train.loop import TrainSettings
+from corpora import Numbers, numbers_of
 from sets import Sets
 
-Numbers = dict[str, float]
 SHARE = 0.1
 """Of the training rows, as the verb holds them out where a set has no dev rows."""
 
@@ -118,24 +116,6 @@ def fine_tuned(
     )
     dev = {f"dev.{name}": value for name, value in made.dev.items()}
     return {**numbers_of(judged.evaluation.metrics), **dev}
-
-
-def numbers_of(record: BaseModel) -> Numbers:
-    """Every plain number of a record of metrics by its name, and each class's F1."""
-    found: Numbers = {}
-    for name, value in record.model_dump(mode="json").items():
-        if isinstance(value, dict):
-            inner = {key: number for key, number in value.items() if _is_number(number)}
-            found |= {f"{name}.{key}": number for key, number in inner.items()}
-        elif _is_number(value):
-            found[name] = value
-        elif name == "classes":
-            found |= {f"f1.{row['label']}": row["f1"] for row in value}
-    return found
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def examples_of(contest: Contest) -> tuple[list[Any], list[Any], list[Any], Task]:

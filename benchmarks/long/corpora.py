@@ -7,18 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import BaseModel
+
 import clozeworks
 from clozeworks.core.files import write_file
 from clozeworks.core.records import as_json
 from clozeworks.data.prepare import PrepareSettings
 from clozeworks.data.read import read_examples
-from clozeworks.metrics.classify import ClassifyMetrics
 from clozeworks.tasks.classify import ClassifyExample
 from clozeworks.text.train import TokenizerSettings
 from clozeworks.train.loop import TrainSettings
 
 DATA = Path(os.environ.get("CLOZEWORKS_DATA", "../shared/data"))
 CORPORA = {"en": "wiki_en/wiki_en.txt.xz", "zh": "wiki_zh/wiki_zh.txt.xz"}
+Numbers = dict[str, float]
 PAIR = {"text": "text_a", "text_pair": "text_b"}
 """Columns of sets of pairs."""
 
@@ -57,12 +59,16 @@ class Labelled:
     epochs: int
     batch: int
     columns: dict[str, str] = field(default_factory=dict)
+    kind: str = "single"
+    """What a text is given, as `classify` has it."""
+    number: str = "accuracy"
+    """What a model is judged by."""
 
 
 def finetuned(
     bundle: Path, labelled: Labelled, run: Path, seed: int, scratch: bool = False
-) -> ClassifyMetrics:
-    """What a classifier from this model comes to, judged on the test rows."""
+) -> Numbers:
+    """The numbers a classifier from this model comes to on the test rows."""
     duration = f"{labelled.epochs} epochs"
     made = clozeworks.finetune(
         clozeworks.FinetuneRecipe(
@@ -72,14 +78,32 @@ def finetuned(
             model=bundle,
             out=run,
             scratch=scratch,
-            settings={"max_length": 128},
+            settings={"max_length": 128, "kind": labelled.kind},
             train=TrainSettings(duration=duration, lr=3e-4, batch=labelled.batch, seed=seed),
         )
     )
     judged = clozeworks.evaluate(
         clozeworks.EvaluateRecipe(model=made.bundle, data=labelled.test, out=run / "evaluation")
     )
-    return judged.evaluation.metrics
+    return numbers_of(judged.evaluation.metrics)
+
+
+def numbers_of(record: BaseModel) -> Numbers:
+    """Every plain number of a record of metrics by its name, and each class's F1."""
+    found: Numbers = {}
+    for name, value in record.model_dump(mode="json").items():
+        if isinstance(value, dict):
+            inner = {key: number for key, number in value.items() if _is_number(number)}
+            found |= {f"{name}.{key}": number for key, number in inner.items()}
+        elif _is_number(value):
+            found[name] = value
+        elif name == "classes":
+            found |= {f"f1.{row['label']}": row["f1"] for row in value}
+    return found
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def drawn(file: Path, count: int, few: Path) -> Path:

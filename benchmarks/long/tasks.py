@@ -20,6 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from beside import Contest, fine_tuned
+from corpora import Numbers
 from harness.measure import started
 from ledger import Ledger, Row, spread
 from trials import TRIALS, Trial
@@ -65,7 +66,7 @@ def judged(name: str, trial: Trial, contest: Contest) -> None:
             LEDGER.add({**key, "numbers": numbers, "minutes": minutes, **told})
 
 
-def ours(contest: Contest, seed: int) -> dict[str, float]:
+def ours(contest: Contest, seed: int) -> Numbers:
     """As the trial says."""
     return fine_tuned(contest, {**contest.train, "seed": seed}, {}, {})
 
@@ -82,7 +83,7 @@ def summarise(chosen: list[str]) -> None:
     parts = []
     for name in chosen:
         trial = TRIALS[name]
-        found: dict[str, list[dict[str, float]]] = {}
+        found: dict[str, list[Numbers]] = {}
         for row in LEDGER.rows(trial=name):
             found.setdefault(row["contender"], []).append(row["numbers"])
         for contender, numbers in found.items():
@@ -94,7 +95,7 @@ def summarise(chosen: list[str]) -> None:
     print("long_tasks: " + " ".join(parts))
 
 
-def shown(number: str, found: list[dict[str, float]]) -> str:
+def shown(number: str, found: list[Numbers]) -> str:
     """A number's mean and spread over seeds; nothing where a contender does not have it."""
     values: list[Any] = [numbers[number] for numbers in found if numbers.get(number) is not None]
     if not values:

@@ -16,10 +16,11 @@ from transformers import (
     TrainingArguments,
 )
 
-from beside import Contest, Numbers, numbers_of
+from beside import Contest
 from clozeworks.metrics.qa import qa_metrics
 from clozeworks.metrics.tag import tag_metrics
 from clozeworks.text.tags import spans_of
+from corpora import Numbers, numbers_of
 from sets import Row, rows
 
 IGNORED = -100

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from beside import Contest, bilstm_crf, majority, mean_value, tfidf
+from corpora import Numbers
 from sets import Sets, as_given, converted, pairs, with_absent_answers
 from trainers import trainer_qa, trainer_tag
 
 SEEDS = (0, 1, 2)
 ONCE = (0,)
-Beside = Mapping[Callable[[Contest, int], dict[str, float]], tuple[int, ...]]
+Beside = Mapping[Callable[[Contest, int], Numbers], tuple[int, ...]]
 
 
 @dataclass(frozen=True)

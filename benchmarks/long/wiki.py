@@ -100,7 +100,7 @@ def classified(
     began = time.monotonic()
     epochs, batch = (10, 16) if size else (2, 32)
     labelled = Labelled(data["few" if size else "all"], data["test"], epochs, batch)
-    accuracy = finetuned(bundle, labelled, run, seed, scratch).accuracy
+    accuracy = finetuned(bundle, labelled, run, seed, scratch)["accuracy"]
     ledger.add({**key, "accuracy": accuracy, "seconds": time.monotonic() - began})
 
 
