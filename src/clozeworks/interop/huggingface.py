@@ -95,7 +95,7 @@ def open_model(bundle: Bundle, task: Task, seed: int = 0, *, to_train: bool = Fa
         return model
 
     other = bool(task.labels) and task.labels != labels_of(bundle)
-    anew = frozenset({task.name} if other else ())
+    anew = frozenset({task.head_name or task.name} if other else ())
     return open_with(bundle, build, seed, anew, more=_generators(bundle) if to_train else {})
 
 
@@ -346,6 +346,10 @@ def _config(model: Model, family: Family, card: Card) -> dict[str, Any]:
         values["id2label"] = {str(i): label for i, label in enumerate(card.labels)}
         values["label2id"] = {label: i for i, label in enumerate(card.labels)}
         values["problem_type"] = _problem_type(card)
+    elif "classify" in model.heads:
+        count = list(model.heads["classify"].parameters())[-1].shape[0]
+        values["id2label"] = {str(i): f"LABEL_{i}" for i in range(count)}
+        values["label2id"] = {f"LABEL_{i}": i for i in range(count)}
     if "classify" in model.heads and card.settings.get("dropout") is not None:
         values["classifier_dropout"] = card.settings["dropout"]
     return values

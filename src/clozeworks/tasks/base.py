@@ -56,10 +56,14 @@ class Task(ABC):
     Answer: type[Prediction]
     pooled: ClassVar[bool] = False
     """Whether its head stands on the pooler."""
+    head_name: ClassVar[str] = ""
+    """What public classes call its head, where that is not its own name."""
     answers: ClassVar[frozenset[str]] = frozenset({"label"})
     """Fields of its Examples that hold what it is to predict."""
     from_shards: ClassVar[bool] = False
     """Whether its training data is a prepared corpus instead of Examples."""
+    sequences_each: ClassVar[int] = 1
+    """Sequences that an Example usually has, about: how many are held at a time goes by it."""
     losses: ClassVar[Mapping[str, float]] = {}
     """Its loss terms and their usual weights; empty: one, called as the task, of weight 1."""
 
@@ -166,7 +170,8 @@ class Task(ABC):
     def build(self, encoder: AnyEncoder) -> Model:
         """The encoder with fresh heads for every part."""
         pooler = Pooler(encoder.config) if any(part.pooled for part in self.parts) else None
-        return Model(encoder, pooler, {part.name: part.head(encoder) for part in self.parts})
+        heads = {part.head_name or part.name: part.head(encoder) for part in self.parts}
+        return Model(encoder, pooler, heads)
 
     def equip(self, model: Model) -> None:
         """Add to a fresh model what only training needs; most tasks need nothing."""
