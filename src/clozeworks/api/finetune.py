@@ -24,7 +24,7 @@ from clozeworks.inference.engine import Engine
 from clozeworks.interop.hub import local
 from clozeworks.interop.huggingface import labels_of
 from clozeworks.model.heads import Model
-from clozeworks.tasks.base import Part, Task
+from clozeworks.tasks.base import Draw, Part, Task
 from clozeworks.text.load import load_tokenizer
 from clozeworks.text.tokenizer import Tokenizer
 from clozeworks.train.best import check_wish
@@ -99,6 +99,7 @@ def _finetune(recipe: FinetuneRecipe, team: Team) -> Finetuned:
     check_window(parent, getattr(draft.config, "max_length", 0))
     train = labelled_examples(recipe.data, draft, recipe)
     train, dev = (train, []) if recipe.dev else _held_out(draft, train, recipe.dev_share)
+    train = _enlarged(draft, train, recipe.train.seed)
     labels = _labels(draft, train, parent, recipe.data)
     task = tasks.create(recipe.task, recipe.settings, tokenizer.vocabulary, labels)
     if recipe.dev is not None:
@@ -174,6 +175,14 @@ def _held_out(task: Task, examples: list[Any], share: float) -> tuple[list[Any],
         "of each class alike; give --dev FILE to choose them yourself"
     )
     return kept, dev
+
+
+def _enlarged(task: Task, examples: list[Any], seed: int) -> list[Any]:
+    """The examples with those that the task makes of them; says how many."""
+    more = task.enlarged(examples, Draw(seed, 0))
+    if len(more) > len(examples):
+        say(f"{len(more) - len(examples):,} rows more, made of those given")
+    return more
 
 
 def _labels(task: Task, train: list[Any], parent: Bundle, path: Path) -> list[str]:

@@ -65,6 +65,8 @@ def keep(
 ) -> Path:
     """Write a model of the run as a Bundle: in `folder`, or as what it was for."""
     card = _card(run, task, tokenizer, recipe)
+    if task.marks:
+        tokenizer = tokenizer.with_special(task.marks)
     return write_bundle(folder or run.bundle, model, tokenizer, card)
 
 

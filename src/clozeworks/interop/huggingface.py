@@ -17,7 +17,13 @@ from clozeworks.core.records import as_json
 from clozeworks.interop.tensors import check_numbers, read_tensors, write_tensors
 from clozeworks.model.config import EncoderConfig
 from clozeworks.model.encoder import initialise
-from clozeworks.model.families import FAMILIES, Family, check_class, family_named
+from clozeworks.model.families import (
+    FAMILIES,
+    Family,
+    check_class,
+    family_named,
+    public_heads,
+)
 from clozeworks.model.heads import AnyEncoder, Model, encoder_of
 from clozeworks.model.names import (
     State,
@@ -317,7 +323,7 @@ def write_bundle(
     """
     folder = Path(folder)
     described = FAMILIES.get(model.config.family)()
-    check_class(described, frozenset(model.heads))
+    check_class(described, public_heads(model.heads))
     with write_folder(folder, replace=True) as aside:
         config = {**_config(model, described, card), **more}
         (aside / "config.json").write_text(_json(config), "utf-8")
@@ -339,7 +345,7 @@ def write_bundle(
 
 
 def _config(model: Model, family: Family, card: Card) -> dict[str, Any]:
-    heads = frozenset(model.heads)
+    heads = public_heads(model.heads)  # a head of ours alone stands beside the bare class
     values = family.values(model.config)
     values["architectures"] = [family.architectures[heads]] if family.architectures else []
     if card.labels is not None:

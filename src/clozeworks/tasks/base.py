@@ -107,6 +107,11 @@ class Task(ABC):
         return False
 
     @property
+    def marks(self) -> Items[str]:
+        """Pieces that it puts into texts itself, and that no text has otherwise."""
+        return ()
+
+    @property
     def judged(self) -> "Task":
         """The task whose loss on held-out data is reported: itself, unless its settings move it."""
         return self
@@ -130,6 +135,10 @@ class Task(ABC):
     def stratum(self, example: Any) -> str:
         """Which Examples are alike: a dev set is held out of each kind evenly."""
         return ""
+
+    def enlarged(self, examples: Items[Any], draw: Draw) -> list[Any]:
+        """Training Examples, and more that follow from them; most tasks make none."""
+        return list(examples)
 
     def labels_in(self, examples: Items[Any]) -> list[str]:
         """The labels that Examples teach, in the order of the head's outputs; none by default.
