@@ -2,9 +2,12 @@
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
 
 from clozeworks.core.errors import UserError
-from clozeworks.core.records import Record
+from clozeworks.core.records import Ints, Record
 from clozeworks.metrics.classify import Averages
 
 _DIRECTION = re.compile(r"^(.+)\((e1,e2|e2,e1)\)$")
@@ -45,10 +48,56 @@ def relation_of(label: str) -> tuple[str, str]:
     return (found[1], found[2]) if found else (label, "")
 
 
+class Tally(NamedTuple):
+    """Labels, the relations they are directions of, and how often each was taken for each."""
+
+    names: list[str]
+    """The relations, no relation left out."""
+    member: Ints
+    """[R, K] int64, 1 where a label is a direction of a relation."""
+    confusion: Ints
+    """[K, K] int64, rows of one label that were given another."""
+
+    @property
+    def counts(self) -> tuple[Ints, Ints, Ints, Ints]:
+        """Of each relation [R]: rows that are it, were given it, are right, and are turned."""
+        gold, given = (self.member @ self.confusion.sum(axis) for axis in (1, 0))
+        right = self.member @ np.diag(self.confusion)
+        both = np.einsum("rk,kl,rl->r", self.member, self.confusion, self.member)
+        return gold, given, right, both - right
+
+    @property
+    def macro_f1(self) -> float:
+        """Mean F1 of the relations that are there or were given; 0 where none is."""
+        gold, given, right, _ = self.counts
+        seen = gold + given > 0
+        return float((2 * right[seen] / (gold + given)[seen]).mean()) if seen.any() else 0.0
+
+    @property
+    def micro(self) -> Averages:
+        """Over all relations together."""
+        gold, given, right, _ = (int(counts.sum()) for counts in self.counts)
+        return Averages(
+            precision=right / max(1, given),
+            recall=right / max(1, gold),
+            f1=2 * right / max(1, gold + given),
+        )
+
+
+def tally(gold: Ints, given: Ints, labels: Sequence[str], no_relation: str = "") -> Tally:
+    """Count label numbers [N]; `no_relation` is the label that means that there is none, if any."""
+    size = len(labels)
+    of = ["" if label == no_relation else relation_of(label)[0] for label in labels]
+    names = sorted(set(of) - {""})
+    member = np.array([[o == name for o in of] for name in names], dtype=np.int64)
+    counts = np.bincount(gold * size + given, minlength=size * size)
+    return Tally(names, member.reshape(-1, size), counts.reshape(size, size))
+
+
 def relation_metrics(
     gold: Sequence[str], predicted: Sequence[str], no_relation: str = ""
 ) -> RelationMetrics:
-    """Judge one label a row; `no_relation` is the one that means that there is none, if any.
+    """Judge one label a row; `no_relation` is the label that means that there is none, if any.
 
     A relation in the wrong direction is wrong, and counts as given and as there: so the official
     scorer of SemEval-2010 Task 8 has it ("(9+1)-way evaluation taking directionality into
@@ -56,41 +105,28 @@ def relation_metrics(
     """
     if not gold:
         raise UserError("there are no rows to judge; check that the file is not empty")
-    pairs = list(zip(gold, predicted, strict=True))
-    names = {relation_of(label)[0] for pair in pairs for label in pair if label != no_relation}
-    relations = [_row(name, pairs, no_relation) for name in sorted(names)]
-    given = sum(p != no_relation for p in predicted)
-    there = sum(g != no_relation for g in gold)
-    right = sum(g == p != no_relation for g, p in pairs)
+    labels = sorted({*gold, *predicted})
+    numbers = {label: i for i, label in enumerate(labels)}
+    there, given = (np.array([numbers[x] for x in side], np.int64) for side in (gold, predicted))
+    found = tally(there, given, labels, no_relation)
     return RelationMetrics(
-        rows=len(pairs),
-        accuracy=sum(g == p for g, p in pairs) / len(pairs),
-        macro_f1=sum(row.f1 for row in relations) / max(1, len(relations)),
-        micro=Averages(
-            precision=right / max(1, given),
-            recall=right / max(1, there),
-            f1=2 * right / max(1, given + there),
-        ),
-        relations=relations,
+        rows=len(there),
+        accuracy=float((there == given).mean()),
+        macro_f1=found.macro_f1,
+        micro=found.micro,
+        relations=[
+            RelationRow(
+                relation=name,
+                gold=g,
+                predicted=p,
+                right=r,
+                turned=t,
+                precision=r / max(1, p),
+                recall=r / max(1, g),
+                f1=2 * r / max(1, g + p),
+            )
+            for name, g, p, r, t in zip(
+                found.names, *(counts.tolist() for counts in found.counts), strict=True
+            )
+        ],
     )
-
-
-def _row(name: str, pairs: Sequence[tuple[str, str]], no_relation: str) -> RelationRow:
-    gold = [g for g, _ in pairs if _is(g, name, no_relation)]
-    given = [p for _, p in pairs if _is(p, name, no_relation)]
-    both = [(g, p) for g, p in pairs if _is(g, name, no_relation) and _is(p, name, no_relation)]
-    right = sum(g == p for g, p in both)
-    return RelationRow(
-        relation=name,
-        gold=len(gold),
-        predicted=len(given),
-        right=right,
-        turned=len(both) - right,
-        precision=right / max(1, len(given)),
-        recall=right / max(1, len(gold)),
-        f1=2 * right / max(1, len(gold) + len(given)),
-    )
-
-
-def _is(label: str, name: str, no_relation: str) -> bool:
-    return label != no_relation and relation_of(label)[0] == name

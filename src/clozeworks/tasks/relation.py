@@ -309,7 +309,8 @@ def _unrelated(examples: Items[RelationExample]) -> list[tuple[RelationExample, 
     found = []
     for rows in texts.values():
         spans = {(m.start, m.end): m for row in rows for m in (row.subject, row.object)}
-        known = {frozenset(((r.subject.start, r.subject.end), (r.object.start, r.object.end))) for r in rows}
+        pairs = (((r.subject.start, r.subject.end), (r.object.start, r.object.end)) for r in rows)
+        known = set(map(frozenset, pairs))
         for one, other in combinations(sorted(spans), 2):
             if one[1] <= other[0] and frozenset((one, other)) not in known:
                 found.append((rows[0], spans[one], spans[other]))

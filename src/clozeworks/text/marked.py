@@ -58,15 +58,14 @@ def mark(
     """
     plans = [_plan(text, stretches) for text, stretches in texts]
     pieces = iter(tokenizer.tokenize([text for plan in plans for text, _ in plan]))
-    special = tokenizer.vocabulary.special & set(marks)
+    special, unknown = tokenizer.vocabulary.special & set(marks), tokenizer.vocabulary.unknown
     found = []
-    for plan in plans:
-        places = np.zeros(2 * len({place // 2 for _, place in plan if place >= 0}), dtype=np.int64)
+    for (_, stretches), plan in zip(texts, plans, strict=True):
+        places = np.zeros(2 * len(stretches), dtype=np.int64)
         ids: list[int] = []
         for _, place in plan:
-            # what is written like a mark is none
-            own = [tokenizer.vocabulary.unknown if i in special else i for i in next(pieces)]
-            ids += own
+            # what a text has that is written like a mark is none
+            ids += [unknown if i in special else i for i in next(pieces).tolist()]
             if place >= 0:
                 places[place] = len(ids)
                 ids.append(marks[place])
