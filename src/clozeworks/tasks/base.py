@@ -132,6 +132,12 @@ class Task(ABC):
         asked = (getattr(example, f) for f in cls.Example.model_fields if f not in cls.answers)
         return "\n".join("" if value is None else str(value) for value in asked)
 
+    @classmethod
+    def shown(cls, example: Any) -> tuple[list[str], str | list[str] | None]:
+        """The texts of an Example that are read together, and its label: for looking data over."""
+        values = [getattr(example, f) for f in cls.Example.model_fields if f not in cls.answers]
+        return [v for v in values if isinstance(v, str)], getattr(example, "label", None)
+
     def stratum(self, example: Any) -> str:
         """Which Examples are alike: a dev set is held out of each kind evenly."""
         return ""

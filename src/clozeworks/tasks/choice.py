@@ -101,6 +101,11 @@ class Choice(Scored):
         """The context, so that all questions about it fall on one side."""
         return example.context
 
+    @classmethod
+    def shown(cls, example: ChoiceExample) -> tuple[list[str], None]:
+        """The context, and the longest of what is read beside it."""
+        return [example.context, max(_asked(example), key=len)], None
+
     def check(self, example: ChoiceExample) -> None:
         super().check(example)
         self.target(example)

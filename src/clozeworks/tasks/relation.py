@@ -149,6 +149,12 @@ class Relation(Task):
         """The text, so that all its pairs fall on one side."""
         return example.text or joined(example.tokens or [])[0]
 
+    @classmethod
+    def shown(cls, example: RelationExample) -> tuple[list[str], str | None]:
+        """The text and both spans, which tell its rows apart, and the label."""
+        text, spans = _read(example)
+        return [text, *(text[span.start : span.end] for span in spans)], example.label
+
     def stratum(self, example: RelationExample) -> str:
         return example.label or ""
 

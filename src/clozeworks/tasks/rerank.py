@@ -117,6 +117,11 @@ class Rerank(Scored):
     def key(cls, example: RerankExample) -> str:
         return example.query
 
+    @classmethod
+    def shown(cls, example: RerankExample) -> tuple[list[str], None]:
+        """The query, and the longest candidate."""
+        return [example.query, max(example.candidates, key=len)], None
+
     def check(self, example: RerankExample) -> None:
         super().check(example)
         self.target(example)
