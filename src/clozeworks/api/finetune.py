@@ -94,7 +94,8 @@ def _finetune(recipe: FinetuneRecipe, team: Team) -> Finetuned:
     if kind.from_shards:
         raise UserError(f"{recipe.task!r} learns from a prepared corpus; use `clozeworks pretrain`")
     parent = open_bundle(local(recipe.model))
-    tokenizer = load_tokenizer(parent.path)
+    theirs = load_tokenizer(parent.path)
+    tokenizer = _with_pieces(theirs, kind)
     draft = tasks.create(recipe.task, recipe.settings, tokenizer.vocabulary)
     check_window(parent, getattr(draft.config, "max_length", 0))
     train = labelled_examples(recipe.data, draft, recipe)
@@ -107,7 +108,7 @@ def _finetune(recipe: FinetuneRecipe, team: Team) -> Finetuned:
     groups = _groups(task, train, tokenizer)
     task.look_over(groups)
     check_wish(recipe.train.keep_best, task.metrics([], []))
-    model = adopt(parent, task, tokenizer, recipe)
+    model = adopt(parent, task, theirs, recipe, tokenizer)
     run = team.first(lambda: Run.start(recipe.out, "finetune", recipe, _inputs(recipe, parent)))
 
     outcome = _Outcome(recipe, task, tokenizer, dev, run)
@@ -175,6 +176,15 @@ def _held_out(task: Task, examples: list[Any], share: float) -> tuple[list[Any],
         "of each class alike; give --dev FILE to choose them yourself"
     )
     return kept, dev
+
+
+def _with_pieces(tokenizer: Tokenizer, kind: type[Task]) -> Tokenizer:
+    """The tokenizer with the pieces that the task needs besides."""
+    lacking = kind.pieces_lacking(tokenizer.vocabulary) if tokenizer.is_wordpiece else []
+    if not lacking:
+        return tokenizer
+    say(f"new in the vocabulary, for marks in texts: {', '.join(lacking)}")
+    return tokenizer.with_pieces(lacking)
 
 
 def _enlarged(task: Task, examples: list[Any], seed: int) -> list[Any]:

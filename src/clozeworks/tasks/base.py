@@ -106,6 +106,11 @@ class Task(ABC):
         """Whether its Sequences must tell where words begin."""
         return False
 
+    @classmethod
+    def pieces_lacking(cls, vocabulary: Vocabulary) -> list[str]:
+        """Pieces that a WordPiece vocabulary must be given before it is trained; mostly none."""
+        return []
+
     @property
     def marks(self) -> Items[str]:
         """Pieces that it puts into texts itself, and that no text has otherwise."""

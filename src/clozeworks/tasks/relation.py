@@ -23,7 +23,7 @@ from clozeworks.metrics.relation import relation_metrics
 from clozeworks.model.heads import AnyEncoder, Model
 from clozeworks.model.noise import Dropout
 from clozeworks.tasks.base import Draw, Output, Part, Task
-from clozeworks.text.marked import Stretch, around, mark, marks_of
+from clozeworks.text.marked import Stretch, around, mark, marks_of, unused_lacking
 from clozeworks.text.tokenizer import Tokenizer
 from clozeworks.text.units import joined
 
@@ -128,6 +128,11 @@ class Relation(Task):
     def __init__(self, config: Settings, vocabulary: Vocabulary, labels: Items[str] = ()) -> None:
         super().__init__(config, vocabulary, labels)
         self._marks = marks_of(vocabulary)
+
+    @classmethod
+    def pieces_lacking(cls, vocabulary: Vocabulary) -> list[str]:
+        """What there is too little of to mark two spans with."""
+        return unused_lacking(vocabulary)
 
     @property
     def marks(self) -> list[str]:

@@ -32,18 +32,30 @@ class Marked(NamedTuple):
     """[2k] int64, where the marks stand, an opening and a closing one for each stretch."""
 
 
+def unused_lacking(vocabulary: Vocabulary) -> list[str]:
+    """New `[unused…]` pieces with which a vocabulary has enough to mark two stretches."""
+    free = (f"[unused{i}]" for i in range(len(vocabulary.pieces)))
+    new = [name for name in free if name not in vocabulary.pieces]
+    return new[: max(0, len(SIGNS) - len(_unused(vocabulary)))]
+
+
+def _unused(vocabulary: Vocabulary) -> list[int]:
+    known = enumerate(vocabulary.pieces)
+    return [i for i, piece in known if i in vocabulary.special and piece.startswith("[unused")]
+
+
 def marks_of(vocabulary: Vocabulary) -> tuple[int, ...]:
     """The ids of an opening and a closing mark for each of two stretches.
 
     The first four `[unused…]` pieces, which no text has; where there are not so many, signs.
     """
-    unused = [i for i in sorted(vocabulary.special) if vocabulary.pieces[i].startswith("[unused")]
+    unused = _unused(vocabulary)
     if len(unused) >= len(SIGNS):
         return tuple(unused[: len(SIGNS)])
     if missing := [sign for sign in SIGNS if sign not in vocabulary.pieces]:
         raise UserError(
             f"the vocabulary has neither four [unused…] pieces nor {missing[0]!r} to mark spans "
-            "with; add it with `clozeworks extend`, or choose another model"
+            "with; choose another model"
         )
     return tuple(vocabulary.pieces.index(sign) for sign in SIGNS)
 
