@@ -1,4 +1,4 @@
-"""Laws of choosing among options: windows lose nothing, scores are the model's, answers are clear."""
+"""Laws of choosing among options: windows lose nothing, scores are the model's."""
 
 import numpy as np
 import pytest

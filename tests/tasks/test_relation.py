@@ -1,5 +1,7 @@
 """Laws of relations: marks stand at the spans, direction is kept, windows hold both."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from clozeworks.data.batches import Group, pack
 from clozeworks.inference.engine import Engine
 from clozeworks.interop.huggingface import own_tensors, write_bundle
 from clozeworks.tasks.base import Draw
-from clozeworks.text.marked import Stretch, around, mark, marks_of
+from clozeworks.text.marked import Stretch, _kept, around, mark, marks_of
 from clozeworks.text.tokenizer import SPECIAL, Tokenizer
 from tiny import (
     DRAW,
@@ -58,7 +60,8 @@ def test_marks_stand_at_the_very_characters_of_spans_that_may_overlap(text, one,
         assert opening < closing
         # the tokens before a mark are those of the text cut there and at the other marks
         cuts = sorted({0, *(c for s in spans for c in (s.start, s.end)), len(text)})
-        pieces = dict(zip(cuts, TOKENIZER.tokenize([text[a:b] for a, b in zip(cuts, cuts[1:])])))
+        parts = TOKENIZER.tokenize([text[a:b] for a, b in pairwise(cuts)])
+        pieces = dict(zip(cuts, parts, strict=False))
         before = [i for cut in cuts if cut < span.start for i in pieces[cut].tolist()]
         inside = [i for c in cuts if span.start <= c < span.end for i in pieces[c].tolist()]
         unmarked = [int(i) for i in found.ids[:opening] if int(i) not in MARKS]
@@ -83,7 +86,14 @@ def test_a_window_holds_all_marks_and_counts_what_it_leaves_out(text, one, other
         assert any(whole[i : i + len(kept)] == kept for i in range(len(whole) - len(kept) + 1))
     else:  # else no token left out is nearer to a mark than one that is kept
         far = np.abs(np.arange(len(found.ids))[:, None] - found.marks[None]).min(1)
-        assert sorted(far)[len(kept) - 1] * 2 + 1 >= len(kept) // 4
+        places, at = [], 0
+        for token in kept:  # the earliest places at which these tokens stand in order
+            at = next(i for i in range(at, len(far)) if found.ids[i] == token) + 1
+            places.append(at - 1)
+        assert len(places) == length - 2
+        assert set(found.marks.tolist()) <= set(_kept(found, length - 2).tolist())
+        left_out = np.setdiff1d(np.arange(len(far)), _kept(found, length - 2))
+        assert far[_kept(found, length - 2)].max() <= far[left_out].min()
 
 
 def test_direction_is_kept_whichever_span_is_first():
@@ -151,7 +161,9 @@ def test_the_logits_are_those_of_both_opening_marks_side_by_side(tmp_path):
 def test_a_text_that_is_written_like_a_mark_has_none():
     task = make_task("relation")
     row = task.Example(
-        text=f"late {NAMES[0]} parcel", subject={"start": 0, "end": 4}, object={"start": 14, "end": 20}
+        text=f"late {NAMES[0]} parcel",
+        subject={"start": 0, "end": 4},
+        object={"start": 14, "end": 20},
     )
     marking = TOKENIZER.with_special(task.marks)
     ((sequence,),) = task.features([row], marking)
@@ -215,9 +227,11 @@ def test_without_pairs_to_draw_a_missing_no_relation_is_refused():
     made = {"negatives": 1.0, "no_relation": "none"}
     task = tasks.create("relation", made, VOCABULARY)
     rows = rows_of_one_text(task, [(0, 1, "owns(e1,e2)"), (1, 0, "owns(e2,e1)")])
-    with pytest.raises(UserError, match="no row has the label 'none' of --no-relation, and no text"):
+    with pytest.raises(
+        UserError, match="no row has the label 'none' of --no-relation, and no text"
+    ):
         task.labels_in(task.enlarged(rows, DRAW))
-    with pytest.raises(UserError, match="negatives = 0.5 needs a label for them"):
+    with pytest.raises(UserError, match=r"negatives = 0\.5 needs a label for them"):
         tasks.create("relation", {"negatives": 0.5}, VOCABULARY)
     with pytest.raises(UserError, match="there is a single label"):
         make_task("relation").labels_in(rows[:1])

@@ -33,7 +33,11 @@ class Trained(Protocol):
 
 
 def adopt(
-    parent: Bundle, task: Task, tokenizer: Tokenizer, recipe: Trained, wider: Tokenizer | None = None
+    parent: Bundle,
+    task: Task,
+    tokenizer: Tokenizer,
+    recipe: Trained,
+    wider: Tokenizer | None = None,
 ) -> Model:
     """The parent's model with the task's heads, on its device, ready to be trained.
 

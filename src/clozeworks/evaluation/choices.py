@@ -104,7 +104,8 @@ def judge_choices(
     sizes = np.array([len(e.options) for e in examples], dtype=np.int64)
     confidence = np.array([p.confidence for p in predictions])
     right = gold == chosen
-    rows = ([e.context, e.question or "", *e.options, str(g)] for e, g in zip(examples, gold))
+    pairs = zip(examples, gold, strict=True)
+    rows = ([e.context, e.question or "", *e.options, str(g)] for e, g in pairs)
     return ChoicesEvaluation(
         name=name,
         rows_digest=digest_rows(rows),

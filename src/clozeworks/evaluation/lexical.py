@@ -16,9 +16,7 @@ _HAN = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _WORD = re.compile(rf"[{_HAN}]|[^\W_{_HAN}]+")
 
 
-def lexical_orders(
-    queries: Sequence[str], candidates: Sequence[Sequence[str]]
-) -> list[list[int]]:
+def lexical_orders(queries: Sequence[str], candidates: Sequence[Sequence[str]]) -> list[list[int]]:
     """The numbers of each query's candidates, the best first.
 
     How rare a word is, is counted over all different candidates. Those of one score stand in an
@@ -41,7 +39,7 @@ def lexical_orders(
     for query, own in zip(queries, candidates, strict=True):
         asked = _terms(query)
         keys = [(-score(asked, terms[text]), text_hash(text)) for text in own]
-        orders.append(sorted(range(len(own)), key=lambda i: keys[i]))  # noqa: B023  # used at once
+        orders.append(sorted(range(len(own)), key=lambda i: keys[i]))  # used at once
     return orders
 
 

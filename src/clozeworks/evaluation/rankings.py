@@ -98,7 +98,8 @@ def judge_rankings(
     right = np.array([grades[i][str(orders[i][0])] > 0 for i in judged])
     lists = [e.candidates for e in examples]
     lexical = lexical_orders([e.query for e in examples], lists)
-    rows = ([e.query, *e.candidates, *map(str, g.values())] for e, g in zip(examples, grades))
+    pairs = zip(examples, grades, strict=True)
+    rows = ([e.query, *e.candidates, *map(str, g.values())] for e, g in pairs)
     return RankingsEvaluation(
         name=name,
         rows_digest=digest_rows(rows),
@@ -114,7 +115,9 @@ def judge_rankings(
 
 def _ordering(orders: Sequence[Sequence[int]], grades: Sequence[Mapping[str, float]]) -> Ordering:
     metrics = rank_metrics([[str(i) for i in order] for order in orders], grades)
-    places = np.array([_place(o, g) for o, g in zip(orders, grades, strict=True) if any(g.values())])
+    places = np.array(
+        [_place(o, g) for o, g in zip(orders, grades, strict=True) if any(g.values())]
+    )
     most = min(DRAWN, max(map(len, orders)))
     found = [float((places <= k).mean()) for k in range(1, most + 1)]
     return Ordering(metrics=metrics, found=found)

@@ -282,7 +282,9 @@ def _relations(evaluations: Sequence[RelationsEvaluation], words: Words) -> Tabl
         title=words["relations"],
         notes=[words["relations_note"].format(name=main.name)],
         columns=[Column(name=words["relation"], numeric=False), *(Column(name=n) for n in names)],
-        rows=[[*_cells(row), *(_f1(known.get(row.relation)) for known in by_name)] for row in order],
+        rows=[
+            [*_cells(row), *(_f1(known.get(row.relation)) for known in by_name)] for row in order
+        ],
         totals=totals,
         folded=len(order) > LONGEST_OPEN_TABLE,
     )

@@ -33,7 +33,7 @@ class ChoiceConfig(ScoredConfig):
     """Most tokens of a question with an option; longer ones lose their beginning, which is
     counted."""
     answer_form: Naming = "text"
-    """How the right option is named: by its text, its number from 0 or from 1, or its letter (A)."""
+    """How the right option is named: by its text, its number from 0 or from 1, or its letter."""
 
 
 class ChoiceExample(Example):

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor
@@ -150,7 +149,7 @@ class Rerank(Scored):
         return grades
 
     def shares(self, target: Floats, count: int) -> Floats:
-        """Listwise each grade's share of their sum; pointwise of the highest grade, of 1 at least."""
+        """Listwise a grade's share of their sum; pointwise of the highest, which is 1 at least."""
         if np.ndim(target) == 0:  # of a row without an answer, which is only to be predicted
             return np.zeros(count)
         if self.config.loss == "pointwise":
@@ -192,7 +191,9 @@ class Rerank(Scored):
     # === Prediction ===
 
     def join(self, example: RerankExample, parts: list[Part]) -> RerankPrediction:
-        scores = self.scored(parts)
+        found: dict[str, float] = {}  # the same text scores the same, rounding or not
+        pairs = zip(example.candidates, self.scored(parts).tolist(), strict=True)
+        scores = np.array([found.setdefault(text, score) for text, score in pairs])
         order = np.argsort(-scores, kind="stable").tolist()
         ranked = [
             Ranked(text=example.candidates[i], index=i, score=float(scores[i])) for i in order

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from clozeworks.evaluation.relations import (
     RelationsEvaluation,
-    relations_sections,
     judge_relations,
+    relations_sections,
 )
 from clozeworks.evaluation.sections import Section
 from clozeworks.tasks.base import Task

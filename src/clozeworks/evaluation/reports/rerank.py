@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from clozeworks.evaluation.rankings import (
     CUT,
     RankingsEvaluation,
-    rankings_sections,
     judge_rankings,
+    rankings_sections,
 )
 from clozeworks.evaluation.sections import Section
 from clozeworks.tasks.base import Task
