@@ -48,7 +48,7 @@ def test_what_people_wrote_is_escaped_in_quotes_too(name):
         rows = [task.Example(text=SCRIPT, label=row.label, **spans) for row in rows]
     evaluation, _, _ = judged(name, rows)
     assert evaluation.mistakes
-    page = render("x", REPORTS.get(name)().sections([evaluation]))
+    page = render("x", REPORTS.get(name)().sections([evaluation], "en"))
     assert SCRIPT not in page and "script" in page
 
 

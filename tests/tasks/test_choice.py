@@ -44,7 +44,7 @@ def test_every_option_has_windows_that_hold_all_of_the_text_and_of_the_option(te
         seen: list[int] = []
         for s in own:
             assert len(s) <= task.config.max_length
-            cut = int(np.flatnonzero(s.ids == VOCABULARY.sep)[-2 if len(whole) else -2])
+            cut = int(np.flatnonzero(s.ids == VOCABULARY.sep)[-2])
             first, second = s.ids[1:cut], s.ids[cut + 1 : -1]
             assert second.tolist() == whole[-16:].tolist()
             assert set(s.segments[: cut + 1]) == {0} and set(s.segments[cut + 1 :]) == {1}
@@ -124,7 +124,8 @@ def test_the_temperature_makes_dev_probabilities_more_believable_and_keeps_the_c
     examples, parts = zip(*engine.parts(rows), strict=True)
 
     def loss():
-        chances = [p.probabilities[task.target(r)] for p, r in zip(engine.predict(rows), rows)]
+        pairs = zip(engine.predict(rows), rows, strict=True)
+        chances = [p.probabilities[task.target(row)] for p, row in pairs]
         return -np.log(chances).mean()
 
     plain = loss()
