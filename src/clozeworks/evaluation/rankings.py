@@ -84,7 +84,7 @@ def judge_rankings(
     """Judge one prediction a row; raises UserError for no rows, or none with anything relevant."""
     if not examples:
         raise UserError("there are no rows to judge; check that the file is not empty")
-    grades = [named(task.target(example)) for example in examples]
+    grades = [named(np.asarray(task.target(example))) for example in examples]
     orders = [[r.index for r in p.ranked] for p in predictions]
     judged = [i for i, own in enumerate(grades) if any(own.values())]
     model = _ordering(orders, grades)

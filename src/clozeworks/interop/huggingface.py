@@ -323,7 +323,7 @@ def write_bundle(
     """
     folder = Path(folder)
     described = FAMILIES.get(model.config.family)()
-    check_class(described, public_heads(model.heads))
+    check_class(described, public_heads(list(model.heads)))
     with write_folder(folder, replace=True) as aside:
         config = {**_config(model, described, card), **more}
         (aside / "config.json").write_text(_json(config), "utf-8")
@@ -345,26 +345,25 @@ def write_bundle(
 
 
 def _config(model: Model, family: Family, card: Card) -> dict[str, Any]:
-    heads = public_heads(model.heads)  # a head of ours alone stands beside the bare class
+    heads = public_heads(list(model.heads))
     values = family.values(model.config)
     values["architectures"] = [family.architectures[heads]] if family.architectures else []
-    if card.labels is not None:
-        values["id2label"] = {str(i): label for i, label in enumerate(card.labels)}
-        values["label2id"] = {label: i for i, label in enumerate(card.labels)}
-        values["problem_type"] = _problem_type(card)
-    elif "classify" in model.heads:
-        count = list(model.heads["classify"].parameters())[-1].shape[0]
-        values["id2label"] = {str(i): f"LABEL_{i}" for i in range(count)}
-        values["label2id"] = {f"LABEL_{i}": i for i in range(count)}
+    labels = card.labels
+    if labels is None and "classify" in model.heads:  # without names, as of a cross-encoder
+        count = len(list(model.heads["classify"].parameters())[-1])
+        labels = [f"LABEL_{i}" for i in range(count)]
+    if labels is not None:
+        values["id2label"] = {str(i): label for i, label in enumerate(labels)}
+        values["label2id"] = {label: i for i, label in enumerate(labels)}
+        values["problem_type"] = _problem_type(card, len(labels))
     if "classify" in model.heads and card.settings.get("dropout") is not None:
         values["classifier_dropout"] = card.settings["dropout"]
     return values
 
 
-def _problem_type(card: Card) -> str:
+def _problem_type(card: Card, count: int) -> str:
     """What `transformers` calls a classifier's kind; of one output, what it takes it for."""
-    kind = "regression" if len(card.labels or []) == 1 else "single"
-    return PROBLEM_TYPES[card.settings.get("kind", kind)]
+    return PROBLEM_TYPES[card.settings.get("kind", "regression" if count == 1 else "single")]
 
 
 PROBLEM_TYPES = {

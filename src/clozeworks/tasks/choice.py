@@ -121,7 +121,7 @@ class Choice(Scored):
             raise UserError(f"answer {error}") from error
 
     def shares(self, target: int, count: int) -> Floats:
-        return (np.arange(count) == target).astype(np.float64)
+        return np.asarray(np.arange(count) == target, dtype=np.float64)
 
     # === Model ===
 

@@ -152,9 +152,8 @@ class Rerank(Scored):
         """Listwise a grade's share of their sum; pointwise of the highest, which is 1 at least."""
         if np.ndim(target) == 0:  # of a row without an answer, which is only to be predicted
             return np.zeros(count)
-        if self.config.loss == "pointwise":
-            return target / max(1.0, target.max())
-        return target / max(target.sum(), 1e-12)
+        whole = max(1.0, target.max()) if self.config.loss == "pointwise" else target.sum()
+        return np.asarray(target / max(whole, 1e-12), dtype=np.float64)
 
     def collate(self, groups: Items[Group], draw: Draw) -> Batch:
         """A batch of the groups, of each no more candidates than `drawn`."""
