@@ -329,8 +329,7 @@ def write_bundle(
         (aside / "config.json").write_text(_json(config), "utf-8")
         (aside / CARD).write_text(_json(as_json(card)), "utf-8")
         tokenizer.save(aside)
-        generator = f"{GENERATOR}."
-        own = {n: p for n, p in model.named_parameters() if not n.startswith(generator)}
+        own = {n: p for n, p in model.named_parameters() if not n.startswith(f"{GENERATOR}.")}
         state = {name: p.detach().float().cpu() for name, p in own.items()}
         names, layers = described.names(frozenset(model.heads)), described.layers(model.config)
         known = sources_of(names, layers)
