@@ -135,10 +135,10 @@ def bars_panel(bars: Sequence[Bar], axes: Axes, caption: str) -> Panel:
     with _drawing() as (figure, plane):
         places = list(range(len(bars)))
         plane.bar(places, [bar.share for bar in bars], 0.62, color=COLOURS[0], alpha=0.85)
-        ends = [[bar.share - bar.low for bar in bars], [bar.high - bar.share for bar in bars]]
-        plane.errorbar(
-            places, [bar.share for bar in bars], ends, fmt="none", ecolor="#333a44", capsize=3
-        )
+        below = [max(0.0, bar.share - bar.low) for bar in bars]
+        above = [max(0.0, bar.high - bar.share) for bar in bars]
+        shares = [bar.share for bar in bars]
+        plane.errorbar(places, shares, [below, above], fmt="none", ecolor="#333a44", capsize=3)
         for place, bar in zip(places, bars, strict=True):
             if bar.beside is not None:
                 reach = [place - 0.42, place + 0.42]
