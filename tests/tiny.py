@@ -21,6 +21,7 @@ PIECES = [
     "[unused0]",
     *dict.fromkeys([*WORDS, *LETTERS, *CHINESE, *",.!?"]),
     *(f"##{letter}" for letter in LETTERS),
+    *(f"[unused{i}]" for i in range(1, 4)),
 ]
 TOKENIZER = Tokenizer.of(PIECES)
 VOCABULARY = TOKENIZER.vocabulary
@@ -47,10 +48,12 @@ KINDS = {
     "classify:multi": {"kind": "multi", "class_weights": "balanced", "smoothing": 0.1, "focus": 1},
     "classify:regression": {"kind": "regression"},
     "tag:crf": {"crf": True, "scheme": "bioes", "max_length": 16, "overlap": 4},
+    "rerank:pointwise": {"loss": "pointwise", "join": "mean", "drawn": 3},
     "classify:paths": {"levels": "##", "class_weights": "balanced", "focus": 2.0},
 }
 """Settings that make another thing of a task."""
 TYPES = ["name", "place"]
+RELATIONS = ["none", "owns(e1,e2)", "owns(e2,e1)"]
 PATHS = ["a##b", "a##c", "d"]
 
 
@@ -60,6 +63,13 @@ def make_task(name, labels=None):
     if task == "qa":
         settings = {"dropout": 0.0, "max_length": 32, "overlap": 4, "question_length": 8}
         return tasks.create(task, settings, VOCABULARY)
+    if task in ("choice", "rerank"):
+        kept = {"choice": "option_length", "rerank": "query_length"}[task]
+        settings = {"dropout": 0.0, "max_length": 32, "overlap": 4, kept: 16}
+        return tasks.create(task, {**settings, **KINDS.get(name, {})}, VOCABULARY)
+    if task == "relation":
+        settings = {"dropout": 0.0, "max_length": 24, "no_relation": RELATIONS[0]}
+        return tasks.create(task, settings, VOCABULARY, labels or RELATIONS)
     if task == "tag":
         labels = labels or labels_of(TYPES, "bioes" if kind else "bio")
         return tasks.create(task, {"dropout": 0.0, **KINDS.get(name, {})}, VOCABULARY, labels)
@@ -125,6 +135,12 @@ def make_examples(task, count, seed=0):
 
     if task.name == "qa":
         return [asked(task, text() + " " + text(), text(), random) for _ in range(count)]
+    if task.name == "choice":
+        return [chosen(task, text() + " " + text(), text, random) for _ in range(count)]
+    if task.name == "rerank":
+        return [ordered(task, text(), text, random) for _ in range(count)]
+    if task.name == "relation":
+        return [related(task, text().split(), i, random) for i in range(count)]
     if task.name == "tag":
         return [tagged(task, text().split(), random) for _ in range(count)]
     if task.name == "classify":
@@ -155,6 +171,40 @@ def tagged(task, words, random):
     places = [(*given[i].tolist(), tag[2:]) for i, tag in enumerate(tags) if tag != "O"]
     entities = [{"start": start, "end": end, "label": label} for start, end, label in places]
     return task.Example(text=text, entities=entities)
+
+
+def chosen(task, context, text, random):
+    """An Example of two to four options, the right one named by its text."""
+    options = list(dict.fromkeys([text(), text(), *(text() for _ in range(random.integers(3)))]))
+    options += ["yes"] * (len(options) == 1)
+    answer = options[int(random.integers(len(options)))]
+    return task.Example(context=context, question=text(), options=options, answer=answer)
+
+
+def ordered(task, query, text, random):
+    """An Example of two to six different candidates, one or two of them relevant."""
+    candidates = list(dict.fromkeys([text() for _ in range(int(random.integers(2, 7)))]))
+    candidates += ["yes"] * (len(candidates) == 1)
+    relevant = random.permutation(candidates)[: max(1, len(candidates) // 3)].tolist()
+    return task.Example(query=query, candidates=candidates, relevant=relevant)
+
+
+def related(task, words, number, random):
+    """An Example of tokens, or of the same by characters, with two spans of a word or two."""
+    words = [*words, "refund", "parcel"]
+    places = sorted(random.permutation(len(words))[:2].tolist())
+    ends = [(place, place + 1) for place in places]
+    if number % 2:
+        ends.reverse()
+    label = task.labels[number % len(task.labels)]
+    if random.integers(2):
+        whole = {"tokens": words}
+    else:
+        text, given = joined(words)
+        whole = {"text": text}
+        ends = [(int(given[a, 0]), int(given[b - 1, 1])) for a, b in ends]
+    subject, other = ({"start": start, "end": end} for start, end in ends)
+    return task.Example(**whole, subject=subject, object=other, label=label)
 
 
 def asked(task, context, question, random):

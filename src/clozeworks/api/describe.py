@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from math import prod
 from pathlib import Path
 
-from clozeworks.core.bundle import Bundle, Card, Provenance, open_bundle, read_json
+from clozeworks.core.bundle import OWN, Bundle, Card, Provenance, open_bundle, read_json
 from clozeworks.core.errors import UserError
 from clozeworks.interop import tensorflow
 from clozeworks.interop.huggingface import (
@@ -40,8 +40,8 @@ def describe(path: Path) -> dict[str, str]:
         "family": family.model_type,
         "class": ", ".join(bundle.config.get("architectures") or ["–"]),
         **_sizes(config),
-        **_parts(shapes, family, config, heads_of(bundle)),
-        "weights": _files(bundle.weights),
+        **_with_own(_parts(shapes, family, config, heads_of(bundle)), bundle),
+        "weights": _files([*bundle.weights, *(p for p in [bundle.path / OWN] if p.exists())]),
         "tokenizer": _tokenizer(path, config, bundle.card),
         "task": bundle.card.task or "–",
         **_answers(bundle),
@@ -112,6 +112,18 @@ def _parts(
     return lines
 
 
+def _with_own(lines: dict[str, str], bundle: Bundle) -> dict[str, str]:
+    """The lines with heads that no class has, whose weights lie beside the others."""
+    path = bundle.path / OWN
+    own = sorted({name.split(".")[1] for name in read_shapes(path)} if path.exists() else ())
+    known = lines["heads"].removesuffix("and a pooler").split(", ")
+    more = [name for name in own if name not in known]
+    if not more:
+        return lines
+    found = [] if lines["heads"].startswith("none") else [lines["heads"]]
+    return {**lines, "heads": ", ".join([*found, *more])}
+
+
 def _bare(name: str, family: Family) -> str:
     """A tensor's name in the one form in which all files agree."""
     name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
@@ -178,7 +190,10 @@ def _tokenizer(folder: Path, config: EncoderConfig, card: Card) -> str:
 def _answers(bundle: Bundle) -> dict[str, str]:
     """The labels, and when one of them is given as the answer."""
     labels, card = labels_of(bundle), bundle.card
-    if not labels or (card.labels is None and not heads_of(bundle) & {"classify", "tag"}):
+    named = card.labels is not None or (
+        card.task is None and heads_of(bundle) & {"classify", "tag"}
+    )
+    if not labels or not named:
         return {}
     lines = {"labels": ", ".join(labels)}
     if card.task:

@@ -24,7 +24,7 @@ from clozeworks.inference.engine import Engine
 from clozeworks.interop.hub import local
 from clozeworks.interop.huggingface import labels_of
 from clozeworks.model.heads import Model
-from clozeworks.tasks.base import Part, Task
+from clozeworks.tasks.base import Draw, Part, Task
 from clozeworks.text.load import load_tokenizer
 from clozeworks.text.tokenizer import Tokenizer
 from clozeworks.train.best import check_wish
@@ -94,11 +94,13 @@ def _finetune(recipe: FinetuneRecipe, team: Team) -> Finetuned:
     if kind.from_shards:
         raise UserError(f"{recipe.task!r} learns from a prepared corpus; use `clozeworks pretrain`")
     parent = open_bundle(local(recipe.model))
-    tokenizer = load_tokenizer(parent.path)
+    theirs = load_tokenizer(parent.path)
+    tokenizer = _with_pieces(theirs, kind)
     draft = tasks.create(recipe.task, recipe.settings, tokenizer.vocabulary)
     check_window(parent, getattr(draft.config, "max_length", 0))
     train = labelled_examples(recipe.data, draft, recipe)
     train, dev = (train, []) if recipe.dev else _held_out(draft, train, recipe.dev_share)
+    train = _enlarged(draft, train, recipe.train.seed)
     labels = _labels(draft, train, parent, recipe.data)
     task = tasks.create(recipe.task, recipe.settings, tokenizer.vocabulary, labels)
     if recipe.dev is not None:
@@ -106,7 +108,7 @@ def _finetune(recipe: FinetuneRecipe, team: Team) -> Finetuned:
     groups = _groups(task, train, tokenizer)
     task.look_over(groups)
     check_wish(recipe.train.keep_best, task.metrics([], []))
-    model = adopt(parent, task, tokenizer, recipe)
+    model = adopt(parent, task, theirs, recipe, tokenizer)
     run = team.first(lambda: Run.start(recipe.out, "finetune", recipe, _inputs(recipe, parent)))
 
     outcome = _Outcome(recipe, task, tokenizer, dev, run)
@@ -174,6 +176,23 @@ def _held_out(task: Task, examples: list[Any], share: float) -> tuple[list[Any],
         "of each class alike; give --dev FILE to choose them yourself"
     )
     return kept, dev
+
+
+def _with_pieces(tokenizer: Tokenizer, kind: type[Task]) -> Tokenizer:
+    """The tokenizer with the pieces that the task needs besides."""
+    lacking = kind.pieces_lacking(tokenizer.vocabulary) if tokenizer.is_wordpiece else []
+    if not lacking:
+        return tokenizer
+    say(f"new in the vocabulary, for marks in texts: {', '.join(lacking)}")
+    return tokenizer.with_pieces(lacking)
+
+
+def _enlarged(task: Task, examples: list[Any], seed: int) -> list[Any]:
+    """The examples with those that the task makes of them; says how many."""
+    more = task.enlarged(examples, Draw(seed, 0))
+    if len(more) > len(examples):
+        say(f"{len(more) - len(examples):,} rows more, made of those given")
+    return more
 
 
 def _labels(task: Task, train: list[Any], parent: Bundle, path: Path) -> list[str]:

@@ -12,7 +12,7 @@ from clozeworks.inference.engine import Engine
 from clozeworks.interop.hub import local, origin
 from clozeworks.interop.huggingface import check_match, config_of, open_model, write_bundle
 from clozeworks.model.encoder import initialise
-from clozeworks.model.heads import Model
+from clozeworks.model.heads import Model, grow
 from clozeworks.tasks.base import Task
 from clozeworks.text.tokenizer import Tokenizer
 from clozeworks.train.loop import TrainSettings
@@ -32,11 +32,22 @@ class Trained(Protocol):
     def scratch(self) -> bool: ...
 
 
-def adopt(parent: Bundle, task: Task, tokenizer: Tokenizer, recipe: Trained) -> Model:
-    """The parent's model with the task's heads, on its device, ready to be trained."""
+def adopt(
+    parent: Bundle,
+    task: Task,
+    tokenizer: Tokenizer,
+    recipe: Trained,
+    wider: Tokenizer | None = None,
+) -> Model:
+    """The parent's model with the task's heads, on its device, ready to be trained.
+
+    `wider` is its tokenizer with pieces that the task needs, where it has been given some.
+    """
     opened = open_model(parent, task, recipe.train.seed, to_train=True)
     model, config = opened.model, opened.model.encoder.config
     check_match(tokenizer, config.vocab_size, str(parent.path), parent.card.tokenizer)
+    if wider is not None and len(wider.pieces) > config.vocab_size:
+        grow(model, len(wider.pieces), recipe.train.seed)
     if recipe.scratch:
         initialise(model, config.init_std, recipe.train.seed)
         say(f"weights of {parent.path} left out: every part starts from chance")
@@ -65,6 +76,8 @@ def keep(
 ) -> Path:
     """Write a model of the run as a Bundle: in `folder`, or as what it was for."""
     card = _card(run, task, tokenizer, recipe)
+    if task.marks:
+        tokenizer = tokenizer.with_special(task.marks)
     return write_bundle(folder or run.bundle, model, tokenizer, card)
 
 

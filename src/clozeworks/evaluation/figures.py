@@ -120,6 +120,36 @@ def scatter_panel(x: Sequence[float], y: Sequence[float], axes: Axes, caption: s
         return Panel(svg=_svg(figure), caption=caption)
 
 
+class Bar(NamedTuple):
+    """One bar of a chart: a share of 1, its interval, and what it is to be compared with."""
+
+    name: str
+    share: float
+    low: float
+    high: float
+    beside: float | None = None
+
+
+def bars_panel(bars: Sequence[Bar], axes: Axes, caption: str) -> Panel:
+    """Shares as bars with their intervals; red strokes are what each is to be compared with."""
+    with _drawing() as (figure, plane):
+        places = list(range(len(bars)))
+        plane.bar(places, [bar.share for bar in bars], 0.62, color=COLOURS[0], alpha=0.85)
+        below = [max(0.0, bar.share - bar.low) for bar in bars]
+        above = [max(0.0, bar.high - bar.share) for bar in bars]
+        shares = [bar.share for bar in bars]
+        plane.errorbar(places, shares, [below, above], fmt="none", ecolor="#333a44", capsize=3)
+        for place, bar in zip(places, bars, strict=True):
+            if bar.beside is not None:
+                reach = [place - 0.42, place + 0.42]
+                plane.plot(reach, [bar.beside] * 2, color=COLOURS[1], linewidth=2)
+        plane.set_xticks(places, [bar.name for bar in bars])
+        plane.grid(axis="x", visible=False)
+        plane.set_ylim(0, 1.02)
+        _label(plane, axes)
+        return Panel(svg=_svg(figure), caption=caption)
+
+
 def legend(lines: Sequence[Line]) -> list[Key]:
     """What to write beside the lines, in their order."""
     return [

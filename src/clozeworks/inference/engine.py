@@ -28,7 +28,7 @@ from clozeworks.text.tags import types_of
 from clozeworks.text.tokenizer import Tokenizer
 
 WINDOW = 8192
-"""Examples held at a time: enough for batches of like lengths, little enough for any memory."""
+"""Sequences held at a time, about: enough for batches of like lengths, little for any memory."""
 BATCH_TOKENS = 4096
 """Tokens of a batch."""
 
@@ -69,7 +69,7 @@ class Engine:
     def parts(self, examples: Iterable[Any]) -> Iterator[tuple[Any, list[Part]]]:
         """Yield each Example with the Parts of its Sequences, before they are joined."""
         source = iter(examples)
-        while window := list(islice(source, WINDOW)):
+        while window := list(islice(source, max(1, WINDOW // self.task.sequences_each))):
             groups = self.task.features(window, self.tokenizer)
             self._count(groups)
             answers = iter(self._answers([s for group in groups for s in group]))

@@ -17,7 +17,13 @@ from clozeworks.core.records import as_json
 from clozeworks.interop.tensors import check_numbers, read_tensors, write_tensors
 from clozeworks.model.config import EncoderConfig
 from clozeworks.model.encoder import initialise
-from clozeworks.model.families import FAMILIES, Family, check_class, family_named
+from clozeworks.model.families import (
+    FAMILIES,
+    Family,
+    check_class,
+    family_named,
+    public_heads,
+)
 from clozeworks.model.heads import AnyEncoder, Model, encoder_of
 from clozeworks.model.names import (
     State,
@@ -95,7 +101,7 @@ def open_model(bundle: Bundle, task: Task, seed: int = 0, *, to_train: bool = Fa
         return model
 
     other = bool(task.labels) and task.labels != labels_of(bundle)
-    anew = frozenset({task.name} if other else ())
+    anew = frozenset({task.head_name or task.name} if other else ())
     return open_with(bundle, build, seed, anew, more=_generators(bundle) if to_train else {})
 
 
@@ -317,14 +323,13 @@ def write_bundle(
     """
     folder = Path(folder)
     described = FAMILIES.get(model.config.family)()
-    check_class(described, frozenset(model.heads))
+    check_class(described, public_heads(list(model.heads)))
     with write_folder(folder, replace=True) as aside:
         config = {**_config(model, described, card), **more}
         (aside / "config.json").write_text(_json(config), "utf-8")
         (aside / CARD).write_text(_json(as_json(card)), "utf-8")
         tokenizer.save(aside)
-        generator = f"{GENERATOR}."
-        own = {n: p for n, p in model.named_parameters() if not n.startswith(generator)}
+        own = {n: p for n, p in model.named_parameters() if not n.startswith(f"{GENERATOR}.")}
         state = {name: p.detach().float().cpu() for name, p in own.items()}
         names, layers = described.names(frozenset(model.heads)), described.layers(model.config)
         known = sources_of(names, layers)
@@ -339,22 +344,25 @@ def write_bundle(
 
 
 def _config(model: Model, family: Family, card: Card) -> dict[str, Any]:
-    heads = frozenset(model.heads)
+    heads = public_heads(list(model.heads))
     values = family.values(model.config)
     values["architectures"] = [family.architectures[heads]] if family.architectures else []
-    if card.labels is not None:
-        values["id2label"] = {str(i): label for i, label in enumerate(card.labels)}
-        values["label2id"] = {label: i for i, label in enumerate(card.labels)}
-        values["problem_type"] = _problem_type(card)
+    labels = card.labels
+    if labels is None and "classify" in model.heads:  # without names, as of a cross-encoder
+        count = len(list(model.heads["classify"].parameters())[-1])
+        labels = [f"LABEL_{i}" for i in range(count)]
+    if labels is not None:
+        values["id2label"] = {str(i): label for i, label in enumerate(labels)}
+        values["label2id"] = {label: i for i, label in enumerate(labels)}
+        values["problem_type"] = _problem_type(card, len(labels))
     if "classify" in model.heads and card.settings.get("dropout") is not None:
         values["classifier_dropout"] = card.settings["dropout"]
     return values
 
 
-def _problem_type(card: Card) -> str:
+def _problem_type(card: Card, count: int) -> str:
     """What `transformers` calls a classifier's kind; of one output, what it takes it for."""
-    kind = "regression" if len(card.labels or []) == 1 else "single"
-    return PROBLEM_TYPES[card.settings.get("kind", kind)]
+    return PROBLEM_TYPES[card.settings.get("kind", "regression" if count == 1 else "single")]
 
 
 PROBLEM_TYPES = {

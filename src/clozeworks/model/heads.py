@@ -187,6 +187,21 @@ class Model(nn.Module):
         return out
 
 
+def grow(model: Model, size: int, seed: int = 0) -> None:
+    """Give a model more token vectors, `size` in all: each the mean of the others, but for noise.
+
+    Only for models without a head that multiplies with them.
+    """
+    encoder = model.encoder
+    old, config = encoder.embeddings.tokens.weight.detach(), encoder.config
+    noise = torch.Generator().manual_seed(seed)
+    new = old.mean(0) + config.init_std * torch.randn(
+        size - len(old), old.shape[1], generator=noise
+    )
+    encoder.embeddings.tokens = nn.Embedding(size, old.shape[1], _weight=torch.cat([old, new]))
+    encoder.config = config.model_copy(update={"vocab_size": size})
+
+
 def means(x: Tensor, offsets: Tensor) -> Tensor:
     """The mean of each sequence's rows: x [T, H], offsets [N + 1] → [N, H], summed in fp32."""
     lengths = offsets.diff()

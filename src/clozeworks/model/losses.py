@@ -64,3 +64,14 @@ def balanced_labels(gold: Tensor) -> Tensor:
     there = gold.sum(0)
     weights = (len(gold) - there) / there.clamp_min(1)
     return torch.where(there > 0, weights.clamp(1 / MOST, MOST), torch.ones_like(weights))
+
+
+def log_sums(logits: Tensor, ends: Tensor) -> Tensor:
+    """The log of the sum of exponentials of each sequence's rows: [M, K] → [N, K]."""
+    sizes = ends.diff()
+    owner = torch.repeat_interleave(torch.arange(len(sizes), device=logits.device), sizes)
+    owners = owner[:, None].expand_as(logits)
+    shape = (len(sizes), logits.shape[1])
+    most = logits.new_full(shape, -torch.inf).scatter_reduce(0, owners, logits.detach(), "amax")
+    sums = logits.new_zeros(shape).index_add(0, owner, (logits - most[owner]).exp())
+    return most + sums.log()

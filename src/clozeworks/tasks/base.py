@@ -56,10 +56,14 @@ class Task(ABC):
     Answer: type[Prediction]
     pooled: ClassVar[bool] = False
     """Whether its head stands on the pooler."""
+    head_name: ClassVar[str] = ""
+    """What public classes call its head, where that is not its own name."""
     answers: ClassVar[frozenset[str]] = frozenset({"label"})
     """Fields of its Examples that hold what it is to predict."""
     from_shards: ClassVar[bool] = False
     """Whether its training data is a prepared corpus instead of Examples."""
+    sequences_each: ClassVar[int] = 1
+    """Sequences that an Example usually has, about: how many are held at a time goes by it."""
     losses: ClassVar[Mapping[str, float]] = {}
     """Its loss terms and their usual weights; empty: one, called as the task, of weight 1."""
 
@@ -102,6 +106,16 @@ class Task(ABC):
         """Whether its Sequences must tell where words begin."""
         return False
 
+    @classmethod
+    def pieces_lacking(cls, vocabulary: Vocabulary) -> list[str]:
+        """Pieces that a WordPiece vocabulary must be given before it is trained; mostly none."""
+        return []
+
+    @property
+    def marks(self) -> Items[str]:
+        """Pieces that it puts into texts itself, and that no text has otherwise."""
+        return ()
+
     @property
     def judged(self) -> "Task":
         """The task whose loss on held-out data is reported: itself, unless its settings move it."""
@@ -123,9 +137,19 @@ class Task(ABC):
         asked = (getattr(example, f) for f in cls.Example.model_fields if f not in cls.answers)
         return "\n".join("" if value is None else str(value) for value in asked)
 
+    @classmethod
+    def shown(cls, example: Any) -> tuple[list[str], str | list[str] | None]:
+        """The texts of an Example that are read together, and its label: for looking data over."""
+        values = [getattr(example, f) for f in cls.Example.model_fields if f not in cls.answers]
+        return [v for v in values if isinstance(v, str)], getattr(example, "label", None)
+
     def stratum(self, example: Any) -> str:
         """Which Examples are alike: a dev set is held out of each kind evenly."""
         return ""
+
+    def enlarged(self, examples: Items[Any], draw: Draw) -> list[Any]:
+        """Training Examples, and more that follow from them; most tasks make none."""
+        return list(examples)
 
     def labels_in(self, examples: Items[Any]) -> list[str]:
         """The labels that Examples teach, in the order of the head's outputs; none by default.
@@ -166,7 +190,8 @@ class Task(ABC):
     def build(self, encoder: AnyEncoder) -> Model:
         """The encoder with fresh heads for every part."""
         pooler = Pooler(encoder.config) if any(part.pooled for part in self.parts) else None
-        return Model(encoder, pooler, {part.name: part.head(encoder) for part in self.parts})
+        heads = {part.head_name or part.name: part.head(encoder) for part in self.parts}
+        return Model(encoder, pooler, heads)
 
     def equip(self, model: Model) -> None:
         """Add to a fresh model what only training needs; most tasks need nothing."""

@@ -16,6 +16,7 @@ from clozeworks.core.records import Example, Prediction, Record, Sequence
 from clozeworks.data.batches import Batch, Group, bounds
 from clozeworks.metrics.qa import Rules, best_threshold, cmrc_score, qa_metrics, squad_score
 from clozeworks.model.heads import AnyEncoder, ClassHead, Model
+from clozeworks.model.losses import log_sums
 from clozeworks.tasks.base import Draw, Output, Part, Task
 from clozeworks.text.tags import Span, units_of
 from clozeworks.text.tokenizer import Tokenizer
@@ -174,7 +175,7 @@ class Qa(Task):
         learned = gold[:, 0] != PASSED_OVER
         places = ends[:-1, None] + gold.clamp_min(0)
         own = logits.gather(0, places)
-        losses = (_log_sums(logits, ends) - own).mean(1)
+        losses = (log_sums(logits, ends) - own).mean(1)
         return {"qa": losses.masked_fill(~learned, 0.0).sum()}
 
     def _logits(self, model: Model, rows: Tensor) -> Tensor:
@@ -306,17 +307,6 @@ def _asked(batch: Batch) -> tuple[Tensor, Tensor]:
     ]
     ends = bounds(np.array([len(r) for r in rows], dtype=np.int64))
     return torch.from_numpy(np.concatenate(rows).astype(np.int64)), torch.from_numpy(ends)
-
-
-def _log_sums(logits: Tensor, ends: Tensor) -> Tensor:
-    """The log of the sum of exponentials of each sequence's rows: [M, K] → [N, K]."""
-    sizes = ends.diff()
-    owner = torch.repeat_interleave(torch.arange(len(sizes), device=logits.device), sizes)
-    owners = owner[:, None].expand_as(logits)
-    shape = (len(sizes), logits.shape[1])
-    most = logits.new_full(shape, -torch.inf).scatter_reduce(0, owners, logits.detach(), "amax")
-    sums = logits.new_zeros(shape).index_add(0, owner, (logits - most[owner]).exp())
-    return most + sums.log()
 
 
 def _softmax(scores: list[float]) -> list[float]:

@@ -140,6 +140,13 @@ class Tag(Task):
     def key(cls, example: TagExample) -> str:
         return _read(example)[0]
 
+    @classmethod
+    def shown(cls, example: TagExample) -> tuple[list[str], list[str] | None]:
+        """The text, of tokens too, and the types in it."""
+        labelled = example.entities is not None or example.tags is not None
+        types = sorted({span.type for span in entities_of(example)}) if labelled else None
+        return [text_of(example)], types
+
     def stratum(self, example: TagExample) -> str:
         """The types in it, so that a rare one does not fall into the dev set whole."""
         return " ".join(sorted({span.type for span in entities_of(example)}))

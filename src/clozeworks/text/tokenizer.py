@@ -110,6 +110,15 @@ class Tokenizer:
         library = tokenizers.Tokenizer.from_str(json.dumps(values))
         return Tokenizer(library, self.fold, self.roles, self._given_config)
 
+    def with_special(self, pieces: Many[str]) -> "Tokenizer":
+        """A copy that takes some pieces of its vocabulary for one token wherever text has them.
+
+        What a task puts into texts by its id, other programs can then write as it is called.
+        """
+        library = tokenizers.Tokenizer.from_str(self._library.to_str())
+        library.add_special_tokens([p for p in pieces if library.token_to_id(p) is not None])
+        return Tokenizer(library, self.fold, self.roles, self._given_config)
+
     def encode(
         self, text: str, pair: str | None = None, *, max_length: int | None = None
     ) -> Sequence:

@@ -7,6 +7,7 @@ import numpy as np
 
 from clozeworks.core.records import Ints, Sequence
 from clozeworks.text.fold import HAN
+from clozeworks.text.form import Form
 from clozeworks.text.tokenizer import Tokenizer
 
 _BLOCKS = [(block.start, block.stop) for block in HAN]
@@ -132,21 +133,35 @@ def paired(
     max_length, overlap, most = limits
     (ids, _), (more, spans) = tokenizer.tokenize_with_spans([first, second])
     asked, cut = ids[:most], max(0, len(ids) - most)
-    parts = tokenizer.form.pair
-    room = max_length - sum(len(part.ids) for part in parts) - len(asked)
+    room = max_length - tokenizer.form.pair_length - len(asked)
     found: list[Sequence] = []
     for start, end in windows(len(more), room, min(overlap, room - 1)):
-        texts = [asked, more[start:end]]
-        pieces = [np.array(p.ids) if p.text is None else texts[p.text] for p in parts]
-        lengths = [len(piece) for piece in pieces]
-        before = sum(lengths[: next(i for i, part in enumerate(parts) if part.text == 1)])
+        ids, segments, before = tokenizer.form.pair_of(asked, more[start:end])
         found.append(
             Sequence(
-                np.concatenate(pieces).astype(np.int64),
-                np.repeat(np.array([part.segment for part in parts], dtype=np.int64), lengths),
+                ids,
+                segments,
                 truncated=0 if found else cut,
                 rows=np.arange(before, before + end - start),
                 units=spans[start:end],
             )
         )
+    return found
+
+
+def beside(
+    kept: Ints, moving: Ints, form: Form, limits: tuple[int, int], *, moving_first: bool
+) -> list[Sequence]:
+    """A pair of token ids as Sequences that hold all of `kept` and, in turn, windows of `moving`.
+
+    `limits`: the most tokens of a Sequence, and those that windows share. `moving_first`: whether
+    the first text of the pair is the one that is read in windows.
+    """
+    max_length, overlap = limits
+    room = max_length - form.pair_length - len(kept)
+    found = []
+    for start, end in windows(len(moving), room, min(overlap, room - 1)):
+        shown = moving[start:end]
+        ids, segments, _ = form.pair_of(*((shown, kept) if moving_first else (kept, shown)))
+        found.append(Sequence(ids, segments))
     return found

@@ -85,6 +85,12 @@ def check_holds(config: EncoderConfig) -> None:
             )
 
 
+def public_heads(heads: Collection[str]) -> frozenset[str]:
+    """Those of some heads that any class knows; the others are ours alone."""
+    known = [some for name in FAMILIES.names() for some in FAMILIES.get(name).architectures]
+    return frozenset(heads) & frozenset[str]().union(*known)
+
+
 def check_class(
     family: Family, heads: frozenset[str], among: Collection[str] | None = None
 ) -> None:
