@@ -12,7 +12,7 @@ from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import existing
 from clozeworks.core.log import clock, say
-from clozeworks.data.doctor import Findings, examine
+from clozeworks.data.doctor import Findings, Row, Seen, examine
 from clozeworks.data.read import read_examples
 from clozeworks.data.shards import MANIFEST, Manifest, Shards
 from clozeworks.data.sources.base import SOURCES
@@ -20,6 +20,7 @@ from clozeworks.interop.hub import local
 from clozeworks.interop.huggingface import config_of
 from clozeworks.interop.tensorflow import find_checkpoint
 from clozeworks.model.families import FAMILIES
+from clozeworks.tasks.base import Task
 from clozeworks.text.load import load_tokenizer
 from clozeworks.text.segmenters import SEGMENTERS
 from clozeworks.train.state import latest_cursor
@@ -50,30 +51,39 @@ class DoctorRecipe(Settings):
 
 def doctor(recipe: DoctorRecipe) -> Findings:
     """Look for what spoils training: duplicates, overlap, contradictions, empty and long texts."""
-    kind = tasks.TASKS.get(recipe.task).Example
+    task = tasks.TASKS.get(recipe.task)
     files = {"train": recipe.data, "dev": recipe.dev, "test": recipe.test}
-    splits: dict[str, list[Any]] = {
-        name: list(
-            read_examples(
+    splits: dict[str, list[Row]] = {
+        name: [
+            _seen(task, example)
+            for example in read_examples(
                 path,
-                kind,
+                task.Example,
                 recipe.columns,
                 encoding=recipe.encoding,
                 format=recipe.format,
                 empty="keep",
             )
-        )
+        ]
         for name, path in files.items()
         if path is not None
     }
     if recipe.model is None:
         say("no --model: lengths and unknown words, which are counted in its tokens, are left out")
-        return examine(splits, None, recipe.window)
+        return examine(splits, None, recipe.window, cuts=not task.windows)
     folder = local(recipe.model)
     most = None
     if (folder / "config.json").exists():
         most = config_of(open_bundle(folder)).max_positions
-    return examine(splits, load_tokenizer(folder), recipe.window, most)
+    return examine(splits, load_tokenizer(folder), recipe.window, most, cuts=not task.windows)
+
+
+def _seen(task: type[Task], example: Any) -> Row:
+    """An Example as the doctor looks at it."""
+    if {"text", "text_pair", "label"} <= task.Example.model_fields.keys():
+        row: Row = example
+        return row
+    return Seen(task.texts(example), getattr(example, "label", None), task.apart)
 
 
 INNER = ("*/run.json", "*/config.json", "snapshots/*/config.json")

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from collections.abc import Sequence as Items
 from copy import copy
 from typing import Any, ClassVar, NamedTuple
@@ -60,6 +60,18 @@ class Task(ABC):
     """Fields of its Examples that hold what it is to predict."""
     from_shards: ClassVar[bool] = False
     """Whether its training data is a prepared corpus instead of Examples."""
+    headless: ClassVar[bool] = False
+    """Whether it asks the encoder itself, through no head: its folders hold a bare encoder."""
+    in_batch: ClassVar[bool] = False
+    """Whether what is learned of an Example depends on the others of its batch. The losses of parts
+    of a batch then do not add up to that of the whole, and a step that is cut into several batches
+    compares within each of them."""
+    unlabelled: ClassVar[bool] = False
+    """Whether it also learns of Examples without an answer."""
+    apart: ClassVar[bool] = False
+    """Whether each text of an Example is read by itself, in Sequences of its own."""
+    windows: ClassVar[bool] = False
+    """Whether what is too long for one Sequence is read in several, and nothing is cut."""
     losses: ClassVar[Mapping[str, float]] = {}
     """Its loss terms and their usual weights; empty: one, called as the task, of weight 1."""
 
@@ -113,6 +125,16 @@ class Task(ABC):
     def features(self, examples: Items[Any], tokenizer: Tokenizer) -> list[list[Sequence]]:
         """The Sequences of each Example; many at once, because the tokenizer is then faster."""
 
+    def asked(self, example: Any) -> Any:
+        """The Example as prediction reads it: without what only training needs."""
+        return example
+
+    @classmethod
+    def texts(cls, example: Any) -> list[str]:
+        """What it holds to be read, as a person sees it: first the text, then what goes with it."""
+        asked = (getattr(example, f) for f in cls.Example.model_fields if f not in cls.answers)
+        return [" ".join(v) if isinstance(v, list) else str(v) for v in asked if v is not None]
+
     def is_labelled(self, example: Any) -> bool:
         """Whether the Example says what is to be learned of it."""
         return any(getattr(example, name) is not None for name in self.answers)
@@ -161,12 +183,13 @@ class Task(ABC):
 
     @abstractmethod
     def head(self, encoder: AnyEncoder) -> nn.Module:
-        """A fresh head for this task."""
+        """A fresh head for this task; of one that is headless never asked for."""
 
     def build(self, encoder: AnyEncoder) -> Model:
         """The encoder with fresh heads for every part."""
         pooler = Pooler(encoder.config) if any(part.pooled for part in self.parts) else None
-        return Model(encoder, pooler, {part.name: part.head(encoder) for part in self.parts})
+        heads = {part.name: part.head(encoder) for part in self.parts if not part.headless}
+        return Model(encoder, pooler, heads)
 
     def equip(self, model: Model) -> None:
         """Add to a fresh model what only training needs; most tasks need nothing."""
@@ -251,6 +274,10 @@ class Task(ABC):
     def metrics(self, predictions: Items[Any], examples: Items[Any]) -> Mapping[str, float]:
         """The few numbers that sum up predictions against their Examples; of none, their names."""
         return {}
+
+    def measured(self, examples: Items[Any]) -> Collection[str]:
+        """What `metrics` of these Examples are called."""
+        return self.metrics([], [])
 
 
 class Joint(Task):
