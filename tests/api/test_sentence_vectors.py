@@ -2,6 +2,7 @@
 
 import csv
 import json
+from importlib import import_module
 from itertools import islice
 
 import numpy as np
@@ -76,7 +77,7 @@ def test_learning_from_texts_is_judged_by_scores(desk, tmp_path):
     dev, keep = desk / "scored.jsonl", {"keep_best": "spearman"}
     made = learned(desk, "texts", tmp_path / "run", dev=dev, train=keep)
     assert made.dev.keys() == {"spearman", "pearson"} and (tmp_path / "run" / "best").exists()
-    with pytest.raises(UserError, match="keep_best.*choices: spearman, pearson"):
+    with pytest.raises(UserError, match=r"keep_best.*choices: spearman, pearson"):
         learned(desk, "pairs", tmp_path / "no", dev=dev, train={"keep_best": "mrr@10"})
 
 
@@ -94,7 +95,7 @@ def test_going_on_from_sentence_vectors_takes_their_settings(desk, bundles, tmp_
 
 def test_a_step_that_is_cut_is_said(desk, tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr("clozeworks.api.finetune.say", said.append)
+    monkeypatch.setattr(import_module("clozeworks.api.finetune"), "say", said.append)
     learned(desk, "pairs", tmp_path / "run", train={"micro_tokens": 60})
     assert any("and are cut: Examples are then compared with those of their own" in s for s in said)
 
@@ -109,7 +110,7 @@ def test_reports_are_of_what_the_rows_have(desk, bundles, tmp_path, name):
     other = "pairs" if name == "scored" else "scored"
     mixed = tmp_path / "mixed.jsonl"
     mixed.write_text("\n".join(json.dumps(ROWS[n][0]) for n in (name, other)), "utf-8")
-    with pytest.raises(UserError, match="row 2 has no .*judge rows of one kind"):
+    with pytest.raises(UserError, match=r"row 2 has no .*judge rows of one kind"):
         api.evaluate(api.EvaluateRecipe(model=bundles["texts"], data=mixed, device="cpu"))
 
 
@@ -122,12 +123,23 @@ def test_columns_of_training_do_not_bind_other_files(desk, tmp_path):
     (tmp_path / "q.jsonl").write_text(
         "\n".join(json.dumps({"q": r["text"], "dup": r["positive"]}) for r in ROWS["pairs"])
     )
-    (tmp_path / "s.jsonl").write_text("\n".join(
-        json.dumps({"q": r["text"], "b": r["text_pair"], "s": r["score"]}) for r in ROWS["scored"]))
-    bundle = api.finetune(api.FinetuneRecipe(
-        task="embed", data=tmp_path / "q.jsonl", model=desk / "bert", out=tmp_path / "run",
-        columns={"text": "q", "positive": "dup"}, train={"duration": "1 steps"},
-        device="cpu")).bundle
+    (tmp_path / "s.jsonl").write_text(
+        "\n".join(
+            json.dumps({"q": r["text"], "b": r["text_pair"], "s": r["score"]})
+            for r in ROWS["scored"]
+        )
+    )
+    bundle = api.finetune(
+        api.FinetuneRecipe(
+            task="embed",
+            data=tmp_path / "q.jsonl",
+            model=desk / "bert",
+            out=tmp_path / "run",
+            columns={"text": "q", "positive": "dup"},
+            train={"duration": "1 steps"},
+            device="cpu",
+        )
+    ).bundle
     columns = {"text_pair": "b", "score": "s"}
     recipe = {"model": bundle, "data": tmp_path / "s.jsonl", "columns": columns, "device": "cpu"}
     assert api.evaluate(api.EvaluateRecipe(**recipe)).evaluation.kind == "scored"
@@ -149,8 +161,11 @@ def test_vectors_go_into_a_file_of_numpys(desk, bundles, tmp_path):
 
 
 def test_a_table_holds_vectors_as_json(desk, bundles, tmp_path):
-    api.predict(api.PredictRecipe(
-        model=bundles["pairs"], data=desk / "pairs.jsonl", out=tmp_path / "a.csv", device="cpu"))
+    api.predict(
+        api.PredictRecipe(
+            model=bundles["pairs"], data=desk / "pairs.jsonl", out=tmp_path / "a.csv", device="cpu"
+        )
+    )
     with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert len(json.loads(rows[0]["prediction_vector"])) == 32

@@ -18,7 +18,13 @@ from clozeworks.tasks import create
 from clozeworks.tasks.embed import EmbedExample
 from tiny import TOKENIZER, VOCABULARY, gap, make_model
 
-TEXTS = ["where is my parcel?", "我要退款！", "a", "please, the order is late and lost", "ＡＢ é 👩‍👩‍👧"]
+TEXTS = [
+    "where is my parcel?",
+    "我要退款！",
+    "a",
+    "please, the order is late and lost",
+    "ＡＢ é 👩‍👩‍👧",
+]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +88,7 @@ def test_the_pooler_of_the_folder_it_is_from_is_kept(tmp_path):
 def test_real_weights_are_used_at_once(library, minilm_folder, public_data, tmp_path):
     """The vectors of all-MiniLM-L6-v2 through the verbs, of texts and of pairs."""
     theirs = library.SentenceTransformer(str(minilm_folder), device="cpu")
-    rows = [{"text": TEXTS[i], "text_pair": TEXTS[i - 1]} for i in range(4)]
+    rows = [{"text": TEXTS[i], "text_pair": TEXTS[i + 1]} for i in range(4)]
     data = tmp_path / "rows.jsonl"
     data.write_text("\n".join(map(json.dumps, rows)), "utf-8")
     recipe = {"model": minilm_folder, "data": data, "precision": "fp32", "device": "cpu"}
@@ -90,11 +96,13 @@ def test_real_weights_are_used_at_once(library, minilm_folder, public_data, tmp_
     found = [json.loads(line)["prediction"] for line in (tmp_path / "out.jsonl").open()]
     wanted = theirs.encode([row["text"] for row in rows])
     assert np.abs(np.array([f["vector"] for f in found]) - wanted).max() < 1e-5
-    alike = [float(wanted[i] @ wanted[i - 1]) for i in range(4)]
+    others = theirs.encode([row["text_pair"] for row in rows])
+    alike = [float(a @ b) for a, b in zip(wanted, others, strict=True)]
     assert [f["similarity"] for f in found] == pytest.approx(alike, abs=1e-5)
-    assert "mean of its tokens, of length 1; windows of 256" in api.info(
-        api.InfoRecipe(path=minilm_folder)
-    )["vectors"]
+    assert (
+        "mean of its tokens, of length 1; windows of 256"
+        in api.info(api.InfoRecipe(path=minilm_folder))["vectors"]
+    )
 
 
 def test_real_weights_order_scored_pairs_as_people_do(minilm_folder, public_data, tmp_path):
@@ -117,6 +125,16 @@ def _head(path, folder, count):
         lines = [next(stream) for _ in range(count)]
     (folder / "head.jsonl").write_text("".join(lines), "utf-8")
     return folder / "head.jsonl"
+
+
+def test_conversion_keeps_what_makes_vectors(folder, tmp_path):
+    api.convert(api.ConvertRecipe(source=folder, out=tmp_path / "out"))
+    before, after = (
+        Engine.open(path, torch.device("cpu"), torch.float32) for path in (folder, tmp_path / "out")
+    )
+    assert after.task.settings == before.task.settings
+    assert torch.equal(vectors_of(after, TEXTS), vectors_of(before, TEXTS))
+    assert said_of("embed", open_bundle(tmp_path / "out"))["normalize"] is True
 
 
 # === What is not known here ===

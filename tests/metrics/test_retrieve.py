@@ -36,7 +36,10 @@ def whole_order(pool, query):
 
 
 @given(
-    st.integers(1, 9), st.integers(12, 30), st.integers(0, 99), st.sampled_from([None, 1, 2, 4]),
+    st.integers(1, 9),
+    st.integers(12, 30),
+    st.integers(0, 99),
+    st.sampled_from([None, 1, 2, 4]),
     st.sampled_from([1, 40, 1 << 20]),
 )
 def test_places_are_those_of_a_whole_sort(queries, candidates, seed, levels, block):
@@ -51,9 +54,7 @@ def test_places_are_those_of_a_whole_sort(queries, candidates, seed, levels, blo
         assert found.first[query].tolist() == order[:10]
         assert found.ranks[query] == 1 + min(order.index(i) for i in pool.relevant[query])
     metrics = retrieval_metrics(found, pool.relevant)
-    assert metrics.mrr[10] == pytest.approx(
-        np.where(found.ranks <= 10, 1 / found.ranks, 0).mean()
-    )
+    assert metrics.mrr[10] == pytest.approx(np.where(found.ranks <= 10, 1 / found.ranks, 0).mean())
 
 
 def test_the_gain_is_scikit_learns():

@@ -255,9 +255,7 @@ def _short(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 
-def _split_warnings(
-    name: str, split: Split, window: int | None, most: int | None
-) -> Iterator[str]:
+def _split_warnings(name: str, split: Split, window: int | None, most: int | None) -> Iterator[str]:
     """On one split; `window` is what cuts texts, None where nothing does."""
     if split.empty:
         yield f"{name}: {split.empty:,} rows are empty; remove them or pass --skip-empty"

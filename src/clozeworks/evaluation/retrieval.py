@@ -12,7 +12,16 @@ from clozeworks.evaluation.classify import QUOTED_ROWS, quoted
 from clozeworks.evaluation.classify_sections import percent, slices_table
 from clozeworks.evaluation.compare import Interval, Marked, digest_rows, marks_of, resampled
 from clozeworks.evaluation.figures import Axes, bars_panel
-from clozeworks.evaluation.sections import Column, Figure, Number, Numbers, Quote, Quotes, Section, Table
+from clozeworks.evaluation.sections import (
+    Column,
+    Figure,
+    Number,
+    Numbers,
+    Quote,
+    Quotes,
+    Section,
+    Table,
+)
 from clozeworks.evaluation.slices import Slice, slices
 from clozeworks.metrics.rank import RankMetrics
 from clozeworks.tasks._vectors import EmbedPrediction, Retrieval, retrieval

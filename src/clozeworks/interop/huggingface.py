@@ -62,7 +62,8 @@ def heads_of(bundle: Bundle) -> frozenset[str]:
     classes = {name: heads for heads, name in family_of(bundle).architectures.items()}
     if not classes:
         tasks = filter(None, (bundle.card.task or "").split("+"))
-        return frozenset(task for task in tasks if not TASKS.get(task).headless)
+        bare = {name for name in TASKS.names() if TASKS.get(name).headless}
+        return frozenset(tasks) - bare
     first = names[0] if isinstance(names, list) and names else None
     return classes.get(str(first), frozenset())
 

@@ -47,6 +47,13 @@ def said_of(task: str, bundle: Bundle) -> dict[str, Any]:
     return found if window is None else {**found, "max_length": window}
 
 
+def card_of(bundle: Bundle) -> Card:
+    """The folder's card; that of the task, where a folder from elsewhere gives vectors."""
+    if bundle.card.task is not None or not is_sentence_folder(bundle):
+        return bundle.card
+    return bundle.card.model_copy(update={"task": TASK, "settings": said_of(TASK, bundle)})
+
+
 def _modules(path: Path) -> list[dict[str, Any]]:
     """The modules a folder lists; raises UserError where they are no list of them."""
     try:
@@ -73,7 +80,9 @@ def _pooling(path: Path) -> str:
     values = read_json(path)
     named = values.get("pooling_mode")
     modes = [named] if isinstance(named, str) else list(named or [])
-    modes = modes or [_LEGACY.get(k, k) for k, v in values.items() if k[:13] == "pooling_mode_" and v]
+    modes = modes or [
+        _LEGACY.get(k, k) for k, v in values.items() if k[:13] == "pooling_mode_" and v
+    ]
     if len(modes) != 1 or modes[0] not in get_args(Pooling):
         raise UserError(
             f"{path}: pooling {' + '.join(map(str, modes)) or 'none'} is not known here (choices: "
@@ -83,19 +92,21 @@ def _pooling(path: Path) -> str:
 
 
 def _window(bundle: Bundle, folder: str) -> int | None:
-    """The longest sequence: what the folder says, at most what the encoder has positions for."""
-    path = bundle.path / folder / WINDOW
+    """The longest sequence: what the folder says, at most what the encoder has positions for.
+
+    Newer versions leave it to the tokenizer.
+    """
+    path, tokenizer = bundle.path / folder / WINDOW, bundle.path / "tokenizer_config.json"
     values = read_json(path) if path.exists() else {}
-    tokenizer = bundle.path / "tokenizer_config.json"
-    cased = tokenizer.exists() and read_json(tokenizer).get("do_lower_case") is False
-    if values.get("do_lower_case") and cased:
+    pieces = read_json(tokenizer) if tokenizer.exists() else {}
+    if values.get("do_lower_case") and pieces.get("do_lower_case") is False:
         raise UserError(
             f"{path}: do_lower_case, of a tokenizer that tells cases apart, is not known here; use "
             "sentence-transformers"
         )
-    positions = bundle.config.get("max_position_embeddings")
-    known = [n for n in (values.get("max_seq_length"), positions) if isinstance(n, int) and n > 0]
-    return min(known, default=None)
+    said = values.get("max_seq_length") or pieces.get("model_max_length")
+    known = (said, bundle.config.get("max_position_embeddings"))
+    return min((n for n in known if isinstance(n, int) and n > 0), default=None)
 
 
 def _refuse_prompt(path: Path) -> None:

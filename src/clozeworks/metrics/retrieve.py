@@ -40,7 +40,7 @@ class Pool(NamedTuple):
 
 
 def retrieve(pool: Pool, k: int = max(CUTS)) -> Found:
-    """Order all candidates for every query by their cosine, earlier ones first where it is equal."""
+    """Order all candidates for every query by cosine; of equal ones the earlier goes first."""
     parts = [_block(pool, start, stop, k) for start, stop in _blocks(pool)]
     ranks, first = (np.concatenate(some) for some in zip(*parts, strict=True))
     return Found(ranks, first)

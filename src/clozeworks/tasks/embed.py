@@ -5,7 +5,7 @@ from collections.abc import Sequence as Items
 from dataclasses import replace
 from itertools import groupby
 from math import isfinite, isnan, nan
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -160,7 +160,9 @@ class Embed(Task):
 
     def labels_in(self, examples: Items[EmbedExample]) -> list[str]:
         """None; raises UserError where the objective cannot be learned from these rows."""
-        first = {kind_of(example): example for example in reversed(examples)}
+        first: dict[Kind, EmbedExample] = {}
+        for example in examples:
+            first.setdefault(kind_of(example), example)
         objective = self.config.objective
         if objective is None and len(first) > 1:
             one, other = ((kind, _short(row.text)) for kind, row in list(first.items())[:2])
@@ -224,7 +226,9 @@ class Embed(Task):
                 roles.append(role)
                 same.append(numbers.setdefault(b"".join(ids), len(numbers)))
         rows = np.array(roles)
-        places = [torch.from_numpy(np.flatnonzero(some)) for some in (rows == 0, rows == 1, rows > 1)]
+        places = [
+            torch.from_numpy(np.flatnonzero(some)) for some in (rows == 0, rows == 1, rows > 1)
+        ]
         targets = dict(zip(ROLES, places, strict=True))
         if self.config.objective in ("contrastive", "simcse"):
             alike = torch.tensor(same)
@@ -359,15 +363,14 @@ def _twice(sequences: list[Sequence]) -> list[Sequence]:
 def _hidden(anchors: Tensor, positives: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
     """Which candidates are not wrong for an anchor [G, G + K], nor anchors for a positive [G, G].
 
-    Given are numbers that are equal where texts are. Nothing is wrong that is the anchor or its
-    positive word for word, nor another positive of the same anchor.
+    Given are numbers that are equal where texts are. Nothing is wrong that is the anchor word for
+    word, or a positive of the same anchor, whichever row says so.
     """
     candidates = torch.cat([positives, negatives])
-    hidden = (candidates == positives[:, None]) | (candidates == anchors[:, None])
-    back = (anchors == positives[:, None]) | (positives == positives[:, None])
-    twins = anchors == anchors[:, None]
-    hidden[:, : len(anchors)] |= twins
-    back |= twins
+    most = int(torch.cat([anchors, candidates]).max()) + 1
+    right = torch.eye(most, dtype=torch.bool)
+    right[anchors, positives] = True
+    hidden, back = right[anchors][:, candidates], right[anchors][:, positives].t().contiguous()
     hidden.fill_diagonal_(False)
     back.fill_diagonal_(False)
     return hidden, back
