@@ -27,7 +27,7 @@ from clozeworks.metrics.rank import RankMetrics
 from clozeworks.tasks._vectors import EmbedPrediction, Retrieval, retrieval
 from clozeworks.tasks.embed import EmbedExample
 
-PLACES = (1, 2, 3, 5, 10, 20, 50, 100)
+PLACES = (1, 2, 3, 5, 10, 50)
 """Where the groups of places end that queries are counted by; the last group is open."""
 
 

@@ -86,7 +86,8 @@ def unit(vectors: Items[Numbers]) -> Floats:
     """Vectors as rows of length 1, [N, H] fp32."""
     rows = np.stack([np.asarray(v, np.float32) for v in vectors])
     sizes = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.maximum(sizes, np.finfo(np.float32).tiny)
+    units: Floats = rows / np.maximum(sizes, np.finfo(np.float32).tiny)
+    return units
 
 
 class Retrieval(NamedTuple):
