@@ -50,6 +50,9 @@ KINDS = {
     "tag:crf": {"crf": True, "scheme": "bioes", "max_length": 16, "overlap": 4},
     "rerank:pointwise": {"loss": "pointwise", "join": "mean", "drawn": 3},
     "classify:paths": {"levels": "##", "class_weights": "balanced", "focus": 2.0},
+    "embed:cosent": {"objective": "cosent"},
+    "embed:cosine": {"objective": "cosine", "pooling": "max", "max_length": 16},
+    "embed:simcse": {"objective": "simcse", "pooling": "cls", "normalize": True},
 }
 """Settings that make another thing of a task."""
 TYPES = ["name", "place"]
@@ -70,6 +73,8 @@ def make_task(name, labels=None):
     if task == "relation":
         settings = {"dropout": 0.0, "max_length": 24, "no_relation": RELATIONS[0]}
         return tasks.create(task, settings, VOCABULARY, labels or RELATIONS)
+    if task == "embed":
+        return tasks.create(task, {"symmetric": not kind, **KINDS.get(name, {})}, VOCABULARY)
     if task == "tag":
         labels = labels or labels_of(TYPES, "bioes" if kind else "bio")
         return tasks.create(task, {"dropout": 0.0, **KINDS.get(name, {})}, VOCABULARY, labels)
@@ -141,6 +146,8 @@ def make_examples(task, count, seed=0):
         return [ordered(task, text(), text, random) for _ in range(count)]
     if task.name == "relation":
         return [related(task, text().split(), i, random) for i in range(count)]
+    if task.name == "embed":
+        return [compared(task, text, i) for i in range(count)]
     if task.name == "tag":
         return [tagged(task, text().split(), random) for _ in range(count)]
     if task.name == "classify":
@@ -158,6 +165,17 @@ def make_examples(task, count, seed=0):
     if task.name == "rtd":
         return [task.Example(text=text()) for _ in range(count)]
     return [task.Example(text=f"{text()} [MASK] {text()}") for _ in range(count)]
+
+
+def compared(task, text, number):
+    """An Example as its objective wants it: a positive and negatives, a scored pair, or a text."""
+    match task.config.objective:
+        case "cosent" | "cosine":
+            return task.Example(text=text(), text_pair=text(), score=number % 6)
+        case "simcse":
+            return task.Example(text=text())
+    negatives = [text()] * (number % 3 == 0)
+    return task.Example(text=text(), positive=text(), negatives=negatives)
 
 
 def tagged(task, words, random):

@@ -10,6 +10,7 @@ from clozeworks.data.batches import Group, pack
 from clozeworks.inference.engine import Engine
 from clozeworks.interop.huggingface import write_bundle
 from clozeworks.tasks import TASKS
+from clozeworks.tasks.base import Draw
 from clozeworks.train.loop import Learner, Portion, TrainSettings, take_step
 from clozeworks.train.optim import Optimizer
 from tiny import (
@@ -98,8 +99,8 @@ def test_it_learns_thirty_two_examples_by_heart(name):
     groups = groups_of(task, 32)
     model = make_model(task)
     learner = Learner(model, task, TrainSettings(precision="fp32"), Optimizer(model, torch.float32))
-    batch = task.collate(groups, DRAW)
-    for _ in range(200):
+    for epoch in range(200):
+        batch = task.collate(groups, Draw(seed=7, epoch=epoch))
         take_step(learner, Portion.of([batch]), 5e-3)
     engine = Engine(model, task, TOKENIZER)
     task.calibration = task.calibrate(*zip(*engine.parts(examples), strict=True))
@@ -117,8 +118,11 @@ def test_every_parameter_learns(name):
         assert parameter.grad is not None and parameter.grad.abs().max() > 0, parameter_name
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize(
+    "name", [name for name in EVERY if not any(part.in_batch for part in make_task(name).parts)]
+)
 def test_losses_of_parts_add_up_to_the_whole(name):
+    """Of every task but those that compare the Examples of a batch with one another."""
     task = make_task(name)
     model = make_model(task)
     groups = groups_of(task)

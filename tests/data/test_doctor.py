@@ -2,15 +2,8 @@
 
 import pytest
 
-from clozeworks.core.records import Example
-from clozeworks.data.doctor import examine
+from clozeworks.data.doctor import Row, examine
 from clozeworks.text.tokenizer import SPECIAL, Tokenizer
-
-
-class Row(Example):
-    text: str
-    text_pair: str | None = None
-    label: str | None = None
 
 
 @pytest.fixture(scope="module")
@@ -19,9 +12,13 @@ def tokenizer():
     return Tokenizer.of([*SPECIAL, *letters, *(f"##{c}" for c in letters), "好", "坏"])
 
 
+def row(*texts, label=None):
+    return Row(list(texts), label)
+
+
 def sound(count=40):
     names = [chr(97 + i % 26) * (1 + i // 26) for i in range(count)]
-    return [Row(text=name, label="yn"[i % 2]) for i, name in enumerate(names)]
+    return [row(name, label="yn"[i % 2]) for i, name in enumerate(names)]
 
 
 def test_a_sound_set_needs_nothing(tokenizer):
@@ -33,15 +30,15 @@ def test_a_sound_set_needs_nothing(tokenizer):
 def test_each_fault_is_counted(tokenizer):
     train = [
         *sound(),
-        Row(text="A  ", label="n"),  # "a" again, and it was "y"
-        Row(text=" ", label="y"),
-        Row(text="b" * 30, label="y"),
-        Row(text="z" * 101, label="y"),
-        Row(text="c" * 14, label="y"),  # just fills the window
-        Row(text="d" * 100, label="n"),  # just short of a long word
-        Row(text="好" * 120, label="n"),
+        row("A  ", label="n"),  # "a" again, and it was "y"
+        row(" ", label="y"),
+        row("b" * 30, label="y"),
+        row("z" * 101, label="y"),
+        row("c" * 14, label="y"),  # just fills the window
+        row("d" * 100, label="n"),  # just short of a long word
+        row("好" * 120, label="n"),
     ]
-    test = [Row(text="a", label="y"), Row(text="坏坏", label="other"), Row(text="!?", label="n")]
+    test = [row("a", label="y"), row("坏坏", label="other"), row("!?", label="n")]
     found = examine({"train": train, "test": test}, tokenizer, 16)
     split = found.splits["train"]
     assert (split.rows, split.empty, split.duplicates, split.long_words) == (47, 1, 1, 1)
@@ -62,28 +59,28 @@ def test_each_fault_is_counted(tokenizer):
 
 
 def test_pairs_count_both_texts_and_three_specials(tokenizer):
-    rows = [Row(text="a", text_pair="ab", label="y"), Row(text="a", text_pair="b", label="n")]
+    rows = [row("a", "ab", label="y"), row("a", "b", label="n")]
     split = examine({"train": rows}, tokenizer, 8)
     assert split.splits["train"].lengths.longest == 6
     assert split.splits["train"].duplicates == split.conflicts == 0
 
 
 def test_few_and_uneven_classes_are_told(tokenizer):
-    rows = [*sound(0), *(Row(text=f"{a} {b}", label="many") for a in "abcdef" for b in "ghijkl")]
-    rows.append(Row(text="x", label="few"))
+    rows = [*sound(0), *(row(f"{a} {b}", label="many") for a in "abcdef" for b in "ghijkl")]
+    rows.append(row("x", label="few"))
     warnings = "\n".join(examine({"train": rows}, tokenizer, 16).warnings)
     assert "fewer than 10 rows ('few')" in warnings
     assert "over 20 times" in warnings
 
 
 def test_a_set_of_empty_rows_is_described(tokenizer):
-    findings = examine({"train": [Row(text=""), Row(text=" ")]}, tokenizer, 8)
+    findings = examine({"train": [row(""), row(" ")]}, tokenizer, 8)
     assert findings.splits["train"].lengths is None
     assert findings.lines()[0] == "train: 2 rows, 2 empty, 0 repeated"
 
 
 def test_all_but_lengths_and_unknown_words_is_found_without_a_tokenizer(tokenizer):
-    train = [*sound(), Row(text="A  ", label="n"), Row(text=" ", label="y"), Row(text="好 !?")]
+    train = [*sound(), row("A  ", label="n"), row(" ", label="y"), row("好 !?")]
     counted = examine({"train": train}, tokenizer, 16)
     plain = examine({"train": train}, None, 16)
     assert plain.splits["train"].lengths is None

@@ -18,6 +18,7 @@ from clozeworks.evaluation.figures import Axes, Line, line_chart
 from clozeworks.evaluation.matrix import NAMED_COLUMNS, clip, half_widths, lay_out
 from clozeworks.evaluation.report import render, write_report
 from clozeworks.evaluation.reports.classify import Classify
+from clozeworks.evaluation.reports.embed import Embed
 from clozeworks.evaluation.reports.qa import Qa
 from clozeworks.evaluation.reports.tag import Tag
 from clozeworks.evaluation.sections import Column, Matrix, Quote, Quotes, Table, Text
@@ -196,6 +197,32 @@ def test_entities_have_a_page_of_their_own(language):
     assert text in " ".join(page.texts) and "25.0%" in " ".join(page.texts)
     assert type(evaluation).model_validate_json(evaluation.model_dump_json()) == evaluation
     assert "2 missed, 2 invented, 2 with other ends, 2 of another type" in Tag().summary(evaluation)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_sentence_vectors_have_pages_of_their_own(language):
+    task = make_task("embed")
+    vectors = np.eye(12, dtype=np.float32)
+    rows = [task.Example(text=f"{EVIL} {i}", positive=f"王芳 {i}") for i in range(12)]
+    answers = [
+        task.Answer(vector=vectors[i].tolist(), vector_pair=vectors[i ^ (i < 4)].tolist())
+        for i in range(12)
+    ]
+    evaluation = Embed().judge(task, answers, rows, "模型")
+    assert evaluation.first.estimate == pytest.approx(8 / 12) and evaluation.pool == 12
+    assert sum(evaluation.places) == 12 and len(evaluation.mistakes) == 4
+    assert evaluation.mistakes[0].instead.startswith("王芳")
+    scored = [task.Example(text=EVIL, text_pair="灯", score=i / 2) for i in range(12)]
+    given = [task.Answer(vector=[1.0], similarity=(i % 6) / 6) for i in range(12)]
+    similarity = Embed().judge(task, given, scored, "模型")
+    assert {(m.row - 1) // 6 for m in similarity.mistakes} == {0, 1}
+    for found in (evaluation, similarity):
+        page = Page(render("t", Embed().sections([found, found], language), language))
+        assert not page.tags & {"script", "iframe", "img", "object"}
+        assert EVIL in " ".join(page.texts) and "模型" in " ".join(page.texts)
+        assert type(found).model_validate_json(found.model_dump_json()) == found
+    assert "found first 66.67%" in Embed().summary(evaluation)
+    assert Embed().summary(similarity).startswith("Spearman 0.")
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

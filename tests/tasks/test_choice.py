@@ -35,11 +35,11 @@ def test_every_option_has_windows_that_hold_all_of_the_text_and_of_the_option(te
     row = task.Example(context=text, question=asked or None, options=options)
     (sequences,) = task.features([row], TOKENIZER)
     (context,) = TOKENIZER.tokenize([text])
-    assert sorted({s.alternative for s in sequences}) == list(range(len(options)))
+    assert sorted({s.text for s in sequences}) == list(range(len(options)))
     for number, option in enumerate(options):
         beside = f"{asked} {option}" if asked else option
         (whole,) = TOKENIZER.tokenize([beside])
-        own = [s for s in sequences if s.alternative == number]
+        own = [s for s in sequences if s.text == number]
         assert sum(s.truncated for s in own) == max(0, len(whole) - 16)
         seen: list[int] = []
         for s in own:

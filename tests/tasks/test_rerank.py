@@ -93,7 +93,7 @@ def test_drawn_candidates_are_as_many_as_asked_and_hold_something_right_and_wron
     owners = batch.targets["owners"].tolist()
     for sequence, owner, share in zip(batch.sequences, owners, shares.tolist(), strict=True):
         whole = next(i for i, s in enumerate(sequences) if np.array_equal(s.ids, sequence.ids))
-        assert owner == sequence.alternative and (whole in right) == (share > 0)
+        assert owner == sequence.text and (whole in right) == (share > 0)
     others = [task.collate([group], Draw(seed, epoch)).input_ids.tolist() for epoch in range(12)]
     assert most == 10 or len({tuple(ids) for ids in others}) > 1
 
@@ -103,7 +103,7 @@ def test_a_long_candidate_is_read_to_its_end_in_windows():
     long = " ".join(["order"] * 60 + ["refund"])
     row = task.Example(query="refund", candidates=[long, "late"])
     (sequences,) = task.features([row], TOKENIZER)
-    own = [s for s in sequences if s.alternative == 0]
+    own = [s for s in sequences if s.text == 0]
     assert len(own) > 1 and not any(s.truncated for s in sequences)
     assert TOKENIZER.vocabulary.pieces.index("refund") in own[-1].ids[3:]
     ((_, parts),) = Engine(model, task, TOKENIZER).parts([row])

@@ -32,6 +32,7 @@ from clozeworks.interop.huggingface import (
     write_bundle,
 )
 from clozeworks.interop.reference import class_of, their_answers
+from clozeworks.interop.sentences import card_of
 from clozeworks.interop.vectors import is_vectors, read_vectors, recurrent_model
 from clozeworks.model.families import FAMILIES
 from clozeworks.model.heads import Model
@@ -180,7 +181,7 @@ def _read(recipe: ConvertRecipe) -> Read:
     tell_rest(taken)
     size = taken.model.config.vocab_size
     check_match(tokenizer, size, str(source), bundle.card.tokenizer)
-    card = with_labels(bundle.card, taken.labels, str(bundle.path / "config.json"))
+    card = with_labels(card_of(bundle), taken.labels, str(bundle.path / "config.json"))
     if not (bundle.path / CARD).exists():  # a folder from elsewhere, of which nothing is known
         data = {path.name: digest(path) for path in bundle.files}
         known = Provenance(parent=origin(recipe.source), data=data, versions=versions())

@@ -15,6 +15,8 @@ from clozeworks.interop.huggingface import (
     heads_of,
     labels_of,
 )
+from clozeworks.interop.sentences import TASK as SENTENCES
+from clozeworks.interop.sentences import is_sentence_folder, said_of
 from clozeworks.interop.tensors import read_shapes
 from clozeworks.model.config import EncoderConfig
 from clozeworks.model.families import FAMILIES, Family
@@ -45,6 +47,7 @@ def describe(path: Path) -> dict[str, str]:
         "tokenizer": _tokenizer(path, config, bundle.card),
         "task": bundle.card.task or "–",
         **_answers(bundle),
+        **_vectors(bundle),
         **_origin(bundle.card.provenance),
     }
     if bundle.generator is not None:
@@ -203,6 +206,20 @@ def _answers(bundle: Bundle) -> dict[str, str]:
         if each:
             lines["threshold"] = ", ".join(f"{x:.3f}" for x in each)
     return lines
+
+
+def _vectors(bundle: Bundle) -> dict[str, str]:
+    """How a text becomes a vector, where the folder gives vectors of sentences."""
+    if not is_sentence_folder(bundle):
+        return {}
+    try:
+        found = said_of(SENTENCES, bundle)
+    except UserError as error:
+        return {"vectors": f"none that can be made here: {error}"}
+    kind = {"mean": "mean of its tokens", "cls": "first token", "max": "maxima of its tokens"}
+    length = ", of length 1" if found["normalize"] else ""
+    window = f"; windows of {found['max_length']}" if "max_length" in found else ""
+    return {"vectors": f"of a text the {kind[found['pooling']]}{length}{window}"}
 
 
 def _origin(known: Provenance) -> dict[str, str]:

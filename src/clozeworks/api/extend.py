@@ -17,6 +17,7 @@ from clozeworks.data.documents import Documents
 from clozeworks.interop.foreign import take_bundle, tell_rest, with_labels
 from clozeworks.interop.hub import local, origin
 from clozeworks.interop.huggingface import check_match, config_of, write_bundle
+from clozeworks.interop.sentences import card_of
 from clozeworks.model.config import EncoderConfig
 from clozeworks.model.heads import Model, encoder_of
 from clozeworks.text.alphabet import is_chinese
@@ -145,7 +146,7 @@ def _opened(bundle: Bundle, tokenizer: Tokenizer) -> tuple[Model, Card]:
     check_match(tokenizer, config_of(bundle).vocab_size, str(bundle.path), bundle.card.tokenizer)
     taken = take_bundle(bundle)
     tell_rest(taken)
-    return taken.model, with_labels(bundle.card, taken.labels, str(bundle.path))
+    return taken.model, with_labels(card_of(bundle), taken.labels, str(bundle.path))
 
 
 def _places(recipe: ExtendRecipe, config: EncoderConfig) -> int:

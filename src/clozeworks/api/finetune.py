@@ -23,6 +23,7 @@ from clozeworks.data.split import hold_out
 from clozeworks.inference.engine import Engine
 from clozeworks.interop.hub import local
 from clozeworks.interop.huggingface import labels_of
+from clozeworks.interop.sentences import said_of
 from clozeworks.model.heads import Model
 from clozeworks.tasks.base import Draw, Part, Task
 from clozeworks.text.load import load_tokenizer
@@ -96,23 +97,26 @@ def _finetune(recipe: FinetuneRecipe, team: Team) -> Finetuned:
     parent = open_bundle(local(recipe.model))
     theirs = load_tokenizer(parent.path)
     tokenizer = _with_pieces(theirs, kind)
-    draft = tasks.create(recipe.task, recipe.settings, tokenizer.vocabulary)
+    settings = {**said_of(recipe.task, parent), **recipe.settings}
+    draft = tasks.create(recipe.task, settings, tokenizer.vocabulary)
     check_window(parent, getattr(draft.config, "max_length", 0))
     train = labelled_examples(recipe.data, draft, recipe)
     train, dev = (train, []) if recipe.dev else _held_out(draft, train, recipe.dev_share)
     train = _enlarged(draft, train, recipe.train.seed)
     labels = _labels(draft, train, parent, recipe.data)
-    task = tasks.create(recipe.task, recipe.settings, tokenizer.vocabulary, labels)
+    task = tasks.create(recipe.task, settings, tokenizer.vocabulary, labels)
     if recipe.dev is not None:
         dev = labelled_examples(recipe.dev, task, recipe, task.target)
     groups = _groups(task, train, tokenizer)
     task.look_over(groups)
-    check_wish(recipe.train.keep_best, task.metrics([], []))
+    check_wish(recipe.train.keep_best, task.measured(dev))
     model = adopt(parent, task, theirs, recipe, tokenizer)
     run = team.first(lambda: Run.start(recipe.out, "finetune", recipe, _inputs(recipe, parent)))
 
     outcome = _Outcome(recipe, task, tokenizer, dev, run)
     stream = ExampleStream(groups, recipe.train.batch, recipe.train.unit, recipe.train.seed)
+    if task.in_batch:
+        _say_where_cut(stream, recipe.train, team)
     fit = Fit(
         model,
         task,
@@ -219,6 +223,21 @@ def _groups(task: Task, examples: list[Any], tokenizer: Tokenizer) -> list[Group
             f"{sum(cut):,} tokens; raise --max-length to keep more"
         )
     return groups
+
+
+def _say_where_cut(stream: ExampleStream, settings: TrainSettings, team: Team) -> None:
+    """Say if steps are cut, of a task that compares the Examples of a batch with one another."""
+    lengths = stream.lengths(0)
+    over = [int(lengths[step].sum()) for step in stream.steps(0)]
+    most = settings.micro_tokens * team.size
+    if cut := sum(tokens > most for tokens in over):
+        say(
+            f"{cut:,} of {len(over):,} steps have more than {most:,} tokens and are cut: Examples "
+            "are then compared with those of their own part alone; raise --train.micro-tokens to "
+            f"{-(-max(over) // team.size):,} to compare them all"
+        )
+    if team.size > 1:
+        say("Examples are compared with those that the same process reads")
 
 
 def _inputs(recipe: FinetuneRecipe, parent: Bundle) -> dict[str, str]:

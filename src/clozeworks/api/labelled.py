@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from clozeworks.data.read import read_examples
+from clozeworks.data.sources.base import open_source
 from clozeworks.tasks.base import Task
 
 
@@ -38,7 +39,7 @@ def labelled_examples(
     """
     # where there is but one field to answer in, its column must be there
     only = {name: name for name in task.answers if len(task.answers) == 1}
-    wanted = {**only, **(columns or {}), **form.columns}
+    wanted = {**only, **_there(path, task, form, columns or {}), **form.columns}
 
     def learnable(example: Any) -> None:
         task.check(example)
@@ -52,7 +53,17 @@ def labelled_examples(
             encoding=form.encoding,
             format=form.format,
             empty="skip" if form.skip_empty else "refuse",
-            one_of=task.answers,
+            one_of=() if task.unlabelled else task.answers,
             check=learnable,
         )
     )
+
+
+def _there(path: Path, task: Task, form: Form, columns: dict[str, str]) -> dict[str, str]:
+    """Remembered columns, but for optional ones of several answers that this file has not."""
+    if len(task.answers) == 1 or not columns:
+        return columns
+    rows = open_source(path, format=form.format, encoding=form.encoding).rows()
+    _, first = next(iter(rows), (0, {}))
+    fields = task.Example.model_fields
+    return {f: c for f, c in columns.items() if c in first or fields[f].is_required()}

@@ -1,7 +1,6 @@
 """Looking before doing: what is wrong with data, what a folder holds, what can be chosen."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from pydantic import Field
 
@@ -12,7 +11,7 @@ from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import existing
 from clozeworks.core.log import clock, say
-from clozeworks.data.doctor import Findings, examine
+from clozeworks.data.doctor import Findings, Row, examine
 from clozeworks.data.read import read_examples
 from clozeworks.data.shards import MANIFEST, Manifest, Shards
 from clozeworks.data.sources.base import SOURCES
@@ -52,9 +51,9 @@ def doctor(recipe: DoctorRecipe) -> Findings:
     """Look for what spoils training: duplicates, overlap, contradictions, empty and long texts."""
     task = tasks.TASKS.get(recipe.task)
     files = {"train": recipe.data, "dev": recipe.dev, "test": recipe.test}
-    splits: dict[str, list[Any]] = {
+    splits = {
         name: [
-            _row(*task.shown(example))
+            Row(*task.shown(example), task.apart)
             for example in read_examples(
                 path,
                 task.Example,
@@ -69,25 +68,12 @@ def doctor(recipe: DoctorRecipe) -> Findings:
     }
     if recipe.model is None:
         say("no --model: lengths and unknown words, which are counted in its tokens, are left out")
-        return examine(splits, None, recipe.window)
+        return examine(splits, None, recipe.window, cuts=not task.windows)
     folder = local(recipe.model)
     most = None
     if (folder / "config.json").exists():
         most = config_of(open_bundle(folder)).max_positions
-    return examine(splits, load_tokenizer(folder), recipe.window, most)
-
-
-class _Row(NamedTuple):
-    """What is looked at of a row, whatever its task."""
-
-    text: str
-    text_pair: str | None
-    label: str | list[str] | None
-
-
-def _row(texts: list[str], label: str | list[str] | None) -> _Row:
-    first, *more = texts or [""]
-    return _Row(first, " ".join(more) if more else None, label)
+    return examine(splits, load_tokenizer(folder), recipe.window, most, cuts=not task.windows)
 
 
 INNER = ("*/run.json", "*/config.json", "snapshots/*/config.json")

@@ -3,10 +3,12 @@
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import IO, Any
 
 from clozeworks.api.model import open_engine, trained_columns
+from clozeworks.api.vectors import Vector, write_vectors
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import write_file
@@ -30,6 +32,9 @@ class PredictRecipe(Settings):
     """Rows to predict: jsonl, csv, tsv, xlsx, parquet, conll or txt, packed (.gz, .xz) or not."""
     out: Path
     """File for the predictions, a row for each row: .jsonl, .csv or .tsv."""
+    vectors: Path | None = None
+    """Of sentence vectors: a file for numpy (.npy) that the texts' go into, instead of into `out`;
+    of a pair, `out` keeps the cosine."""
     columns: dict[str, str] = {}
     """Column names of the task's fields; absent: those it was trained with."""
     encoding: str = "utf-8"
@@ -68,17 +73,37 @@ def predict(recipe: PredictRecipe) -> Predicted:
     if recipe.out.resolve() == recipe.data.resolve():
         raise UserError(f"--out {recipe.out} is the file to predict; choose another name")
     engine = open_engine(recipe.model, recipe.device, recipe.precision)
+    apart = None if recipe.vectors is None else _vector_file(recipe.vectors, recipe.model, engine)
     rows = 0
-    with write_file(recipe.out) as stream, Meter("predicting", None, "rows") as meter:
+    with ExitStack() as stack:
+        keep = stack.enter_context(apart) if apart else None
+        stream = stack.enter_context(write_file(recipe.out))
+        meter = stack.enter_context(Meter("predicting", None, "rows"))
         write = _writer(stream, recipe.out.suffix)
         for row, prediction in _answered(recipe, engine):
-            write(row, _values(prediction, recipe.scores))
+            if keep is not None:
+                keep(prediction.vector)  # type: ignore[attr-defined]  # its task's answers have one
+            write(row, _values(prediction, recipe.scores, apart=keep is not None))
             meter.advance(1)
             rows += 1
     if engine.cut_examples:
         say(f"{engine.cut_examples:,} rows are longer than the window: their end was not read")
     say(f"{rows:,} predictions → {recipe.out}")
     return Predicted(out=recipe.out, rows=rows, cut=engine.cut_examples)
+
+
+def _vector_file(
+    path: Path, model: Path, engine: Engine
+) -> AbstractContextManager[Callable[[Vector], None]]:
+    """The file for vectors; raises UserError where there are none, or it has no such name."""
+    if "vector" not in engine.task.Answer.model_fields:
+        raise UserError(
+            f"--vectors {path}: {model} was trained for {engine.task.name!r}, which gives no "
+            "vectors; leave it out"
+        )
+    if path.suffix != ".npy":
+        raise UserError(f"--vectors {path}: cannot write {path.suffix!r} (choices: .npy)")
+    return write_vectors(path)
 
 
 def _answered(recipe: PredictRecipe, engine: Engine) -> Iterator[tuple[Row, Prediction]]:
@@ -92,6 +117,7 @@ def _answered(recipe: PredictRecipe, engine: Engine) -> Iterator[tuple[Row, Pred
         encoding=recipe.encoding,
         format=recipe.format,
         empty="keep" if recipe.keep_empty else "refuse",
+        without=engine.task.answers,
     )
     for prediction, (_, row) in zip(engine.predict(examples), source.rows(), strict=True):
         yield row, prediction
@@ -106,8 +132,10 @@ def _remembered(recipe: PredictRecipe, engine: Engine, source: Source) -> Row:
     return {f: column for f, column in trained.items() if column in first or f in needed}
 
 
-def _values(prediction: Prediction, scores: bool) -> Row:
-    values = prediction.model_dump(mode="json")
+def _values(prediction: Prediction, scores: bool, apart: bool) -> Row:
+    """What is written of a prediction; `apart`: its vectors are not."""
+    left_out: set[str] = {"vector", "vector_pair"} if apart else set()
+    values = prediction.model_dump(mode="json", exclude=left_out)
     if not scores:
         values.pop("scores", None)
     return values

@@ -59,8 +59,8 @@ class Sequence:
     """[k] int64, the tokens a task asks about, such as each word's first; None: not by token."""
     units: Ints | None = None
     """[k, 2] int64, the characters each of those stands for."""
-    alternative: int = 0
-    """Which of its Example's alternatives it is of, such as an option; 0 where there are none."""
+    text: int = 0
+    """Which of its Example's texts or alternatives it is of, where those are read apart."""
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -4,7 +4,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,15 +21,13 @@ _LONG_WORD = re.compile(r"[^\W_\u3400-\u9fff\uf900-\ufaff\U00020000-\U000323af]{
 """WordPiece makes one unknown token of a word of more than 100 characters."""
 
 
-class Labelled(Protocol):
-    """What the doctor looks at of an Example."""
+class Row(NamedTuple):
+    """What is looked at of an Example."""
 
-    @property
-    def text(self) -> str: ...
-    @property
-    def text_pair(self) -> str | None: ...
-    @property
-    def label(self) -> str | list[str] | None: ...
+    texts: list[str]
+    label: str | list[str] | None
+    apart: bool = False
+    """Whether each text is read by itself, and not all of them as one."""
 
 
 class Lengths(Record):
@@ -102,16 +100,18 @@ class Findings(Record):
 
 
 def examine(
-    splits: Mapping[str, Sequence[Labelled]],
+    splits: Mapping[str, Sequence[Row]],
     tokenizer: Tokenizer | None,
     window: int,
     most: int | None = None,
+    cuts: bool = True,
 ) -> Findings:
     """Look through labelled splits (by name, the one trained on first) before training.
 
     Without a tokenizer, lengths and unknown tokens are not counted. `window` is the most tokens a
     model reads at once, special tokens included; `most` the widest window that the model allows,
-    where that is known. Texts are compared with white space and case folded.
+    where that is known; `cuts` whether longer texts lose their ends, instead of being read in
+    several windows. Texts are compared with white space and case folded.
     """
     found = {name: _examined(rows, tokenizer, window) for name, rows in splits.items()}
     overlaps = list(_overlaps(splits))
@@ -126,7 +126,7 @@ def examine(
             *(
                 w
                 for name, split in found.items()
-                for w in _split_warnings(name, split, window, most)
+                for w in _split_warnings(name, split, window if cuts else None, most)
             ),
             *_class_warnings(found),
             *_joint_warnings(found, overlaps, len(conflicts)),
@@ -134,26 +134,22 @@ def examine(
     )
 
 
-def _folded(row: Labelled) -> str:
-    return "\x1f".join(" ".join(t.casefold().split()) for t in (row.text, row.text_pair or ""))
+def _folded(row: Row) -> str:
+    return "\x1f".join(" ".join(t.casefold().split()) for t in row.texts)
 
 
-def _texts(row: Labelled) -> list[str]:
-    return [row.text] if row.text_pair is None else [row.text, row.text_pair]
-
-
-def _labels(row: Labelled) -> list[str]:
+def _labels(row: Row) -> list[str]:
     """All of the row's labels."""
     if row.label is None:
         return []
     return row.label if isinstance(row.label, list) else [row.label]
 
 
-def _is_empty(row: Labelled) -> bool:
-    return not all(text.strip() for text in _texts(row))
+def _is_empty(row: Row) -> bool:
+    return not all(text.strip() for text in row.texts)
 
 
-def _examined(rows: Sequence[Labelled], tokenizer: Tokenizer | None, window: int) -> Split:
+def _examined(rows: Sequence[Row], tokenizer: Tokenizer | None, window: int) -> Split:
     full = [row for row in rows if not _is_empty(row)]
     classes = Counter(label for row in rows for label in _labels(row))
     lengths, unknown = _measured(full, tokenizer) if tokenizer else (np.zeros(0, np.int64), 0.0)
@@ -165,21 +161,24 @@ def _examined(rows: Sequence[Labelled], tokenizer: Tokenizer | None, window: int
         duplicates=len(full) - len({_folded(row) for row in full}),
         lengths=_summary(lengths, window) if len(lengths) else None,
         unknown_rate=unknown,
-        long_words=sum(any(map(_LONG_WORD.search, _texts(row))) for row in full),
+        long_words=sum(any(map(_LONG_WORD.search, row.texts)) for row in full),
     )
 
 
-def _measured(rows: Sequence[Labelled], tokenizer: Tokenizer) -> tuple[Ints, float]:
+def _measured(rows: Sequence[Row], tokenizer: Tokenizer) -> tuple[Ints, float]:
     """The length of each row, [n] int64, and the share of unknown tokens."""
     lengths = np.zeros(len(rows), dtype=np.int64)
     tokens = unknown = 0
     for start in range(0, len(rows), 1024):
         part = rows[start : start + 1024]
-        sizes = [len(_texts(row)) for row in part]
-        ids = iter(tokenizer.tokenize([text for row in part for text in _texts(row)]))
-        for place, size in enumerate(sizes):
-            own = np.concatenate([next(ids) for _ in range(size)])
+        sizes = [len(row.texts) for row in part]
+        ids = iter(tokenizer.tokenize([text for row in part for text in row.texts]))
+        for place, (row, size) in enumerate(zip(part, sizes, strict=True)):
+            each = [next(ids) for _ in range(size)]
+            own = np.concatenate(each)
             lengths[start + place] = len(own) + 1 + size  # [CLS], and [SEP] after each text
+            if row.apart:
+                lengths[start + place] = max(map(len, each)) + 2
             tokens += len(own)
             unknown += int(np.count_nonzero(own == tokenizer.vocabulary.unknown))
     return lengths, unknown / max(tokens, 1)
@@ -209,7 +208,7 @@ def _summary(lengths: Ints, window: int) -> Lengths:
     )
 
 
-def _overlaps(splits: Mapping[str, Sequence[Labelled]]) -> Iterator[Overlap]:
+def _overlaps(splits: Mapping[str, Sequence[Row]]) -> Iterator[Overlap]:
     texts = {n: [_folded(r) for r in rows if not _is_empty(r)] for n, rows in splits.items()}
     for first, second in combinations(texts, 2):
         known = set(texts[first])
@@ -217,14 +216,14 @@ def _overlaps(splits: Mapping[str, Sequence[Labelled]]) -> Iterator[Overlap]:
         yield Overlap(first=first, second=second, rows=shared)
 
 
-def _conflicts(rows: Iterable[Labelled]) -> list[Conflict]:
+def _conflicts(rows: Iterable[Row]) -> list[Conflict]:
     labels: dict[str, set[str]] = defaultdict(set)
     texts: dict[str, str] = {}
     for row in rows:
         if row.label is not None and not _is_empty(row):
             folded = _folded(row)
             labels[folded].add(", ".join(sorted(_labels(row))))
-            texts.setdefault(folded, " | ".join(_texts(row)))
+            texts.setdefault(folded, " | ".join(row.texts))
     return [
         Conflict(text=_short(texts[folded]), labels=sorted(found))
         for folded, found in labels.items()
@@ -236,7 +235,8 @@ def _short(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 
-def _split_warnings(name: str, split: Split, window: int, most: int | None) -> Iterator[str]:
+def _split_warnings(name: str, split: Split, window: int | None, most: int | None) -> Iterator[str]:
+    """On one split; `window` is what cuts texts, None where nothing does."""
     if split.empty:
         yield f"{name}: {split.empty:,} rows are empty; remove them or pass --skip-empty"
     if split.duplicates:
@@ -244,7 +244,7 @@ def _split_warnings(name: str, split: Split, window: int, most: int | None) -> I
             f"{name}: {split.duplicates:,} rows repeat the text of another; "
             "remove them, or they count more than once"
         )
-    if split.lengths and split.lengths.over:
+    if window is not None and split.lengths and split.lengths.over:
         share = split.lengths.over / (split.rows - split.empty)
         yield (
             f"{name}: {share:.1%} of the texts are longer than the window of {window} tokens and "

@@ -28,14 +28,15 @@ def read_examples(
     format: str | None = None,
     empty: OnEmpty = "refuse",
     one_of: Collection[str] = (),
+    without: Collection[str] = (),
     check: Callable[[E], object] = lambda example: None,
 ) -> Iterator[E]:
     """Yield the rows of a file as `kind`, streaming; `columns` maps its fields to column names.
 
     A field that is not in `columns` is read from the column of its own name; other columns are
-    passed over. Numbers become strings where the field is one (1 → "1", 4.0 → "4.0"). Raises
-    UserError naming the row: a missing column (or all of `one_of`), an empty text, NUL, a lone
-    surrogate, no rows, or what `check` raises of an example.
+    passed over, and fields in `without` left out. Numbers become strings where the field is one
+    (1 → "1", 4.0 → "4.0"). Raises UserError naming the row: a missing column (or all of `one_of`),
+    an empty text, NUL, a lone surrogate, no rows, or what `check` raises of an example.
     """
     for field in columns:
         choose(field, kind.model_fields, f"field of {kind.__name__}")
@@ -47,6 +48,7 @@ def read_examples(
         where = f"{path}, row {number}"
         if wanted is None:
             wanted = _wanted(kind, columns, row, str(path))
+            wanted = {f: column for f, column in wanted.items() if f not in without}
             for fields in filter(None, (kind.either, one_of)):
                 _check_one_of(fields, wanted, row, str(path))
         values = {f: _value(kind, f, column, row, where) for f, column in wanted.items()}

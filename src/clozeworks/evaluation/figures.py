@@ -110,11 +110,14 @@ def reliability_panel(bins: Sequence[ReliabilityBin], axes: Axes, caption: str) 
         return Panel(svg=_svg(figure), caption=caption)
 
 
-def scatter_panel(x: Sequence[float], y: Sequence[float], axes: Axes, caption: str) -> Panel:
-    """One dot a row; on the thin grey line both are the same."""
+def scatter_panel(
+    x: Sequence[float], y: Sequence[float], axes: Axes, caption: str, *, diagonal: bool = True
+) -> Panel:
+    """One dot a row; on the thin grey diagonal both are the same, where they are of one scale."""
     with _drawing() as (figure, plane):
-        ends = [min(*x, *y), max(*x, *y)]
-        plane.plot(ends, ends, color="#9aa0aa", linewidth=1, linestyle=(0, (2, 3)))
+        if diagonal:
+            ends = [min(*x, *y), max(*x, *y)]
+            plane.plot(ends, ends, color="#9aa0aa", linewidth=1, linestyle=(0, (2, 3)))
         plane.scatter(x, y, 10, COLOURS[0], alpha=0.4, linewidths=0)
         _label(plane, axes)
         return Panel(svg=_svg(figure), caption=caption)
@@ -146,6 +149,16 @@ def bars_panel(bars: Sequence[Bar], axes: Axes, caption: str) -> Panel:
         plane.set_xticks(places, [bar.name for bar in bars])
         plane.grid(axis="x", visible=False)
         plane.set_ylim(0, 1.02)
+        _label(plane, axes)
+        return Panel(svg=_svg(figure), caption=caption)
+
+
+def counts_panel(names: Sequence[str], values: Sequence[float], axes: Axes, caption: str) -> Panel:
+    """A bar for each name, as high as it counts, in their order."""
+    with _drawing() as (figure, plane):
+        plane.bar(range(len(names)), values, 0.8, color=COLOURS[0])
+        plane.set_xticks(range(len(names)), names)
+        plane.grid(visible=False, axis="x")
         _label(plane, axes)
         return Panel(svg=_svg(figure), caption=caption)
 

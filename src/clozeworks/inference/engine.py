@@ -20,6 +20,8 @@ from clozeworks.interop.huggingface import (
     labels_of,
     open_model,
 )
+from clozeworks.interop.sentences import TASK as SENTENCES
+from clozeworks.interop.sentences import is_sentence_folder, said_of
 from clozeworks.model.heads import Model
 from clozeworks.tasks import create
 from clozeworks.tasks.base import Part, Task
@@ -70,7 +72,8 @@ class Engine:
         """Yield each Example with the Parts of its Sequences, before they are joined."""
         source = iter(examples)
         while window := list(islice(source, max(1, WINDOW // self.task.sequences_each))):
-            groups = self.task.features(window, self.tokenizer)
+            asked = [self.task.asked(example) for example in window]
+            groups = self.task.features(asked, self.tokenizer)
             self._count(groups)
             answers = iter(self._answers([s for group in groups for s in group]))
             for example, group in zip(window, groups, strict=True):
@@ -108,7 +111,8 @@ class Engine:
 def task_of(bundle: Bundle, tokenizer: Tokenizer) -> Task:
     """The task a Bundle was trained for, as its card or its Hugging Face config says."""
     card = bundle.card
-    name = card.task or "+".join(sorted(heads_of(bundle)))  # no card: a folder from elsewhere
+    elsewhere = SENTENCES if is_sentence_folder(bundle) else "+".join(sorted(heads_of(bundle)))
+    name = card.task or elsewhere  # no card: a folder from elsewhere
     if not name:
         raise UserError(
             f"{bundle.path} is a bare encoder, trained for no task; fine-tune it first: "
@@ -129,7 +133,7 @@ def _elsewhere(name: str, bundle: Bundle, labels: list[str]) -> dict[str, Any]:
         except UserError as error:
             raise UserError(f"{bundle.path / 'config.json'}: id2label: {error}") from error
         return {"enforce": False} if bundle.card.task is None else {}
-    return _kind(bundle, labels) if name == "classify" else {}
+    return _kind(bundle, labels) if name == "classify" else said_of(name, bundle)
 
 
 def _kind(bundle: Bundle, labels: list[str]) -> dict[str, str]:

@@ -14,6 +14,7 @@ from clozeworks.core.bundle import CARD, GENERATOR, OWN, Bundle, Card
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import write_folder
 from clozeworks.core.records import as_json
+from clozeworks.interop.sentences import write_sentence_files
 from clozeworks.interop.tensors import check_numbers, read_tensors, write_tensors
 from clozeworks.model.config import EncoderConfig
 from clozeworks.model.encoder import initialise
@@ -24,7 +25,7 @@ from clozeworks.model.families import (
     family_named,
     public_heads,
 )
-from clozeworks.model.heads import AnyEncoder, Model, encoder_of
+from clozeworks.model.heads import AnyEncoder, Model, Pooler, encoder_of
 from clozeworks.model.names import (
     State,
     sources_of,
@@ -33,6 +34,7 @@ from clozeworks.model.names import (
     to_theirs,
     without_copies,
 )
+from clozeworks.tasks import TASKS
 from clozeworks.tasks.base import Task
 from clozeworks.text.tokenizer import Tokenizer
 
@@ -65,7 +67,9 @@ def heads_of(bundle: Bundle) -> frozenset[str]:
     names = bundle.config.get("architectures")
     classes = {name: heads for heads, name in family_of(bundle).architectures.items()}
     if not classes:
-        return frozenset(filter(None, (bundle.card.task or "").split("+")))
+        tasks = filter(None, (bundle.card.task or "").split("+"))
+        bare = {name for name in TASKS.names() if TASKS.get(name).headless}
+        return frozenset(tasks) - bare
     first = names[0] if isinstance(names, list) and names else None
     return classes.get(str(first), frozenset())
 
@@ -207,6 +211,8 @@ def filled(
     model = build(encoder_of(config))
     initialise(model, config.init_std, seed)
     family = FAMILIES.get(config.family)()
+    if not model.heads and model.pooler is None:
+        model.kept = {name: tensor for name, tensor in ours.items() if name.startswith("pooler.")}
     table = family.names(frozenset(model.heads))
     pooler = {name: theirs_ for name, theirs_ in table.items() if name.startswith("pooler.")}
     return Opened(model, _fill(model, {**to_ours(theirs, pooler, ()), **ours}))
@@ -329,8 +335,12 @@ def write_bundle(
         (aside / "config.json").write_text(_json(config), "utf-8")
         (aside / CARD).write_text(_json(as_json(card)), "utf-8")
         tokenizer.save(aside)
-        own = {n: p for n, p in model.named_parameters() if not n.startswith(f"{GENERATOR}.")}
+        if described.architectures:
+            write_sentence_files(aside, card, model.config.hidden_size)
+        generator = f"{GENERATOR}."
+        own = {n: p for n, p in model.named_parameters() if not n.startswith(generator)}
         state = {name: p.detach().float().cpu() for name, p in own.items()}
+        state |= _unread(model, described, card)
         names, layers = described.names(frozenset(model.heads)), described.layers(model.config)
         known = sources_of(names, layers)
         if ours := {name: tensor for name, tensor in state.items() if name not in known}:
@@ -341,6 +351,21 @@ def write_bundle(
             inner = card.model_copy(update={"task": "mlm", "settings": {}})
             write_bundle(aside / GENERATOR, model.generator, tokenizer, inner)
     return folder
+
+
+def _unread(model: Model, family: Family, card: Card) -> State:
+    """The pooler of a bare class, where no head of the model's has one.
+
+    That of the folder the model is from; else, of a task's model, a fresh one, as `transformers`
+    would make it.
+    """
+    if model.heads or model.pooler is not None or "pooler.dense" not in family.modules:
+        return {}
+    if model.kept or card.task is None:
+        return model.kept
+    pooler = Pooler(model.config)
+    initialise(pooler, model.config.init_std, seed=0)
+    return {f"pooler.{name}": p.detach() for name, p in pooler.named_parameters()}
 
 
 def _config(model: Model, family: Family, card: Card) -> dict[str, Any]:

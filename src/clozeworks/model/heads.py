@@ -115,6 +115,8 @@ class Model(nn.Module):
         self.heads = nn.ModuleDict(heads)
         self.generator: Model | None = None
         """A smaller model that fills blanks for this one to judge; there only to be trained."""
+        self.kept: dict[str, Tensor] = {}
+        """Tensors of the folder it is from that nothing here reads, to be written as they were."""
 
     @property
     def config(self) -> EncoderConfig:

@@ -59,6 +59,7 @@ class Scored(Task):
 
     pooled = True
     sequences_each = 16
+    windows = True
     moving_first: ClassVar[bool] = False
     """Whether it is the first text of each pair that is read in windows."""
     config: ScoredConfig
@@ -75,10 +76,10 @@ class Scored(Task):
         Owners are the numbers of the sequences' alternatives, counted over the batch; alternatives
         are how many there are before each group.
         """
-        counts = [1 + max(s.alternative for s in group.sequences) for group in groups]
+        counts = [1 + max(s.text for s in group.sequences) for group in groups]
         before = bounds(np.array(counts, dtype=np.int64))
         owners = [
-            s.alternative + int(start)
+            s.text + int(start)
             for group, start in zip(groups, before[:-1], strict=True)
             for s in group.sequences
         ]
@@ -121,7 +122,7 @@ class Scored(Task):
         """The `score` of each sequence, and the number of the `alternative` it is of."""
         scores = output["scores"].tolist()
         return [
-            {"alternative": s.alternative, "score": score}
+            {"alternative": s.text, "score": score}
             for s, score in zip(batch.sequences, scores, strict=True)
         ]
 
@@ -141,10 +142,7 @@ class Scored(Task):
         limits = self.config.max_length, self.config.overlap
         found = beside(kept, moving, tokenizer.form, limits, moving_first=self.moving_first)
         lost = (cut if i == 0 else 0 for i in range(len(found)))
-        return [
-            replace(s, alternative=alternative, truncated=n)
-            for s, n in zip(found, lost, strict=True)
-        ]
+        return [replace(s, text=alternative, truncated=n) for s, n in zip(found, lost, strict=True)]
 
 
 def listwise(scores: Tensor, batch: Batch) -> Tensor:

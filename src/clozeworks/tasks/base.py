@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from collections.abc import Sequence as Items
 from copy import copy
 from typing import Any, ClassVar, NamedTuple
@@ -64,6 +64,18 @@ class Task(ABC):
     """Whether its training data is a prepared corpus instead of Examples."""
     sequences_each: ClassVar[int] = 1
     """Sequences that an Example usually has, about: how many are held at a time goes by it."""
+    headless: ClassVar[bool] = False
+    """Whether it asks the encoder itself, through no head: its folders hold a bare encoder."""
+    in_batch: ClassVar[bool] = False
+    """Whether what is learned of an Example depends on the others of its batch. The losses of parts
+    of a batch then do not add up to that of the whole, and a step that is cut into several batches
+    compares within each of them."""
+    unlabelled: ClassVar[bool] = False
+    """Whether it also learns of Examples without an answer."""
+    apart: ClassVar[bool] = False
+    """Whether each text of an Example is read by itself, in Sequences of its own."""
+    windows: ClassVar[bool] = False
+    """Whether what is too long for one Sequence is read in several, and nothing is cut."""
     losses: ClassVar[Mapping[str, float]] = {}
     """Its loss terms and their usual weights; empty: one, called as the task, of weight 1."""
 
@@ -127,6 +139,10 @@ class Task(ABC):
     def features(self, examples: Items[Any], tokenizer: Tokenizer) -> list[list[Sequence]]:
         """The Sequences of each Example; many at once, because the tokenizer is then faster."""
 
+    def asked(self, example: Any) -> Any:
+        """The Example as prediction reads it: without what only training needs."""
+        return example
+
     def is_labelled(self, example: Any) -> bool:
         """Whether the Example says what is to be learned of it."""
         return any(getattr(example, name) is not None for name in self.answers)
@@ -185,12 +201,16 @@ class Task(ABC):
 
     @abstractmethod
     def head(self, encoder: AnyEncoder) -> nn.Module:
-        """A fresh head for this task."""
+        """A fresh head for this task; of one that is headless never asked for."""
 
     def build(self, encoder: AnyEncoder) -> Model:
         """The encoder with fresh heads for every part."""
         pooler = Pooler(encoder.config) if any(part.pooled for part in self.parts) else None
-        heads = {part.head_name or part.name: part.head(encoder) for part in self.parts}
+        heads = {
+            part.head_name or part.name: part.head(encoder)
+            for part in self.parts
+            if not part.headless
+        }
         return Model(encoder, pooler, heads)
 
     def equip(self, model: Model) -> None:
@@ -276,6 +296,10 @@ class Task(ABC):
     def metrics(self, predictions: Items[Any], examples: Items[Any]) -> Mapping[str, float]:
         """The few numbers that sum up predictions against their Examples; of none, their names."""
         return {}
+
+    def measured(self, examples: Items[Any]) -> Collection[str]:
+        """What `metrics` of these Examples are called."""
+        return self.metrics([], [])
 
 
 class Joint(Task):

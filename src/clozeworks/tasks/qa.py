@@ -112,6 +112,7 @@ class Qa(Task):
     name = "qa"
     Config, Example, Answer = QaConfig, QaExample, QaPrediction
     answers = frozenset({"answers"})
+    windows = True
     config: QaConfig
 
     # === Data ===

@@ -239,9 +239,5 @@ def _is_number(text: str) -> bool:
 def _only(group: Group, kept: Ints) -> Group:
     """The group with some of its alternatives, numbered anew."""
     places = {int(old): new for new, old in enumerate(kept)}
-    sequences = [
-        replace(s, alternative=places[s.alternative])
-        for s in group.sequences
-        if s.alternative in places
-    ]
+    sequences = [replace(s, text=places[s.text]) for s in group.sequences if s.text in places]
     return replace(group, sequences=sequences, target=np.asarray(group.target)[kept])

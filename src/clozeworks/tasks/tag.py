@@ -118,6 +118,7 @@ class Tag(Task):
     name = "tag"
     Config, Example, Answer = TagConfig, TagExample, TagPrediction
     answers = frozenset({"entities", "tags"})
+    windows = True
     config: TagConfig
 
     def __init__(self, config: Settings, vocabulary: Vocabulary, labels: Items[str] = ()) -> None:

@@ -2,9 +2,11 @@
 
 import unicodedata
 from collections.abc import Sequence as Many
+from itertools import pairwise
 
 import numpy as np
 
+from clozeworks.core.errors import UserError
 from clozeworks.core.records import Ints, Sequence
 from clozeworks.text.fold import HAN
 from clozeworks.text.form import Form
@@ -111,6 +113,30 @@ def windowed(
                 units=units[here],
             )
         )
+    return found
+
+
+def split(texts: Many[str], tokenizer: Tokenizer, max_length: int) -> list[list[Sequence]]:
+    """Each text as Sequences of at most `max_length` tokens that follow one another, none left out.
+
+    Those of one text are of like lengths. Raises UserError where there is no room for text.
+    """
+    parts = tokenizer.form.single
+    place = next(i for i, part in enumerate(parts) if part.text is not None)
+    before, after = (sum(len(p.ids) for p in some) for some in (parts[:place], parts[place + 1 :]))
+    room = max_length - before - after
+    if room < 1:
+        raise UserError(f"max_length {max_length} leaves no room for text; use more")
+    found = []
+    for whole in tokenizer.encode_batch(texts, spans=False):
+        pieces = len(whole) - before - after
+        if pieces <= room:
+            found.append([whole])
+            continue
+        ends = np.linspace(0, pieces, -(-pieces // room) + 1).round().astype(np.int64) + before
+        head, tail = np.arange(before), np.arange(len(whole) - after, len(whole))
+        kept = [np.concatenate([head, np.arange(a, b), tail]) for a, b in pairwise(ends.tolist())]
+        found.append([Sequence(whole.ids[rows], whole.segments[rows]) for rows in kept])
     return found
 
 
