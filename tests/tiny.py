@@ -21,7 +21,6 @@ PIECES = [
     "[unused0]",
     *dict.fromkeys([*WORDS, *LETTERS, *CHINESE, *",.!?"]),
     *(f"##{letter}" for letter in LETTERS),
-    *(f"[unused{i}]" for i in range(1, 4)),
 ]
 TOKENIZER = Tokenizer.of(PIECES)
 VOCABULARY = TOKENIZER.vocabulary

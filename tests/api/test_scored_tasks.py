@@ -13,6 +13,7 @@ from clozeworks.core.errors import UserError
 from clozeworks.interop.huggingface import write_bundle
 from clozeworks.model.heads import Model, encoder_of
 from clozeworks.text.load import load_tokenizer
+from clozeworks.text.marked import marks_of
 from clozeworks.text.tokenizer import Tokenizer
 from tiny import CONFIG, PIECES, TOKENIZER, make_examples, make_task
 
@@ -91,7 +92,7 @@ def test_a_vocabulary_without_unused_pieces_is_given_some_and_keeps_them(tmp_pat
     made = tuned("relation", data, parent, tmp_path / "run")
     tokenizer = load_tokenizer(made.bundle)
     marks = [f"[unused{i}]" for i in range(4)]
-    assert tokenizer.pieces == [*bare.pieces, *marks]
+    assert tokenizer.pieces == [*bare.pieces, *marks] and len(marks_of(tokenizer.vocabulary)) == 4
     assert open_bundle(made.bundle).config["vocab_size"] == len(tokenizer.pieces)
     theirs = AutoTokenizer.from_pretrained(made.bundle)
     assert theirs.convert_tokens_to_ids(theirs.tokenize(f"a{marks[2]}b")) == [

@@ -11,8 +11,11 @@ from clozeworks.core.records import Ints, Sequence, Vocabulary
 from clozeworks.text.form import Form
 from clozeworks.text.tokenizer import Tokenizer
 
-SIGNS = ("@", "@", "#", "#")
-"""What marks stretches where a vocabulary has no unused pieces (Zhou and Chen 2021)."""
+STRETCHES = 2
+"""How many stretches of a text are marked."""
+SIGNS = "@#*^$&~|!?"
+"""What marks stretches where a vocabulary has no unused pieces (Zhou and Chen 2021): the first of
+these that it has."""
 
 
 class Stretch(NamedTuple):
@@ -36,7 +39,7 @@ def unused_lacking(vocabulary: Vocabulary) -> list[str]:
     """New `[unused…]` pieces with which a vocabulary has enough to mark two stretches."""
     free = (f"[unused{i}]" for i in range(len(vocabulary.pieces)))
     new = [name for name in free if name not in vocabulary.pieces]
-    return new[: max(0, len(SIGNS) - len(_unused(vocabulary)))]
+    return new[: max(0, 2 * STRETCHES - len(_unused(vocabulary)))]
 
 
 def _unused(vocabulary: Vocabulary) -> list[int]:
@@ -45,19 +48,21 @@ def _unused(vocabulary: Vocabulary) -> list[int]:
 
 
 def marks_of(vocabulary: Vocabulary) -> tuple[int, ...]:
-    """The ids of an opening and a closing mark for each of two stretches.
+    """The ids of an opening and a closing mark for each stretch.
 
-    The first four `[unused…]` pieces, which no text has; where there are not so many, signs.
+    The first `[unused…]` pieces, which no text has; where there are not enough, signs, which open
+    and close alike.
     """
     unused = _unused(vocabulary)
-    if len(unused) >= len(SIGNS):
-        return tuple(unused[: len(SIGNS)])
-    if missing := [sign for sign in SIGNS if sign not in vocabulary.pieces]:
+    if len(unused) >= 2 * STRETCHES:
+        return tuple(unused[: 2 * STRETCHES])
+    signs = [vocabulary.pieces.index(sign) for sign in SIGNS if sign in vocabulary.pieces]
+    if len(signs) < STRETCHES:
         raise UserError(
-            f"the vocabulary has neither four [unused…] pieces nor {missing[0]!r} to mark spans "
-            "with; choose another model"
+            "the vocabulary has neither four [unused…] pieces nor two signs to mark spans with "
+            f"({' '.join(SIGNS)}); choose another model"
         )
-    return tuple(vocabulary.pieces.index(sign) for sign in SIGNS)
+    return tuple(sign for sign in signs[:STRETCHES] for _ in range(2))
 
 
 def mark(
