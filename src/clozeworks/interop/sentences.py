@@ -137,7 +137,11 @@ def write_sentence_files(folder: Path, card: Card, width: int) -> None:
     pooling = card.settings.get("pooling", "mean")
     modes = {name: mode == pooling for name, mode in _LEGACY.items()}
     window = card.max_length or card.settings.get("max_length")
-    prompts: dict[str, Any] = {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"}
+    prompts: dict[str, Any] = {
+        "prompts": {},
+        "default_prompt_name": None,
+        "similarity_fn_name": "cosine",
+    }
     _write(folder / MODULES, modules)
     for path in paths[1:]:
         (folder / path).mkdir()
