@@ -99,6 +99,17 @@ def test_gradients_are_those_of_finite_differences():
     assert torch.autograd.gradcheck(lambda s: cosine_distance(s, scores.double()), (alike,))
 
 
+def test_what_is_hidden_is_as_if_it_were_not_there():
+    anchors, candidates = unit(3), unit(5, seed=1)
+    hidden = torch.tensor([[0, 1, 0, 1, 0], [0, 0, 0, 0, 0], [1, 1, 0, 1, 1]], dtype=torch.bool)
+    total = 0.0
+    for i in range(3):
+        kept = [j for j in range(5) if not hidden[i, j]]
+        scores = candidates[kept] @ anchors[i] / 0.3
+        total += F.cross_entropy(scores[None], torch.tensor([kept.index(i)]))
+    assert gap(in_batch(anchors, candidates, hidden, 0.3), total) < 1e-9
+
+
 def test_the_tasks_loss_is_made_of_what_it_predicts():
     """In-batch, by order and by distance: the loss of a batch from its predicted vectors."""
     rows = [
@@ -123,14 +134,18 @@ def test_the_tasks_loss_is_made_of_what_it_predicts():
         )
         assert gap(task.loss(model, batch, DRAW)["embed"].detach(), wanted) < 1e-4
     pairs = [example(text=r.text, positive=r.text_pair) for r in rows]
-    task, batch = prepared(pairs, temperature=0.2)
-    found = list(Engine(model, task, TOKENIZER).predict(pairs))
-    one, other = (
-        F.normalize(torch.tensor(np.stack([np.asarray(getattr(p, name)) for p in found])), dim=-1)
-        for name in ("vector", "vector_pair")
-    )
-    wanted = in_batch(one, other, torch.zeros(4, 4, dtype=torch.bool), 0.2)
-    assert gap(task.loss(model, batch, DRAW)["embed"].detach(), wanted) < 1e-4
+    nothing = torch.zeros(4, 4, dtype=torch.bool)
+    for symmetric in (False, True):
+        task, batch = prepared(pairs, temperature=0.2, symmetric=symmetric)
+        found = list(Engine(model, task, TOKENIZER).predict(pairs))
+        one, other = (
+            F.normalize(torch.tensor(np.stack([np.asarray(v) for v in vectors])), dim=-1)
+            for vectors in ([p.vector for p in found], [p.vector_pair for p in found])
+        )
+        wanted = in_batch(one, other, nothing, 0.2)
+        if symmetric:
+            wanted = (wanted + in_batch(other, one, nothing, 0.2)) / 2
+        assert gap(task.loss(model, batch, DRAW)["embed"].detach(), wanted) < 1e-4
 
 
 def test_the_loss_of_distances_adds_up_however_a_step_is_cut():
