@@ -59,6 +59,8 @@ class Sequence:
     """[k] int64, the tokens a task asks about, such as each word's first; None: not by token."""
     units: Ints | None = None
     """[k, 2] int64, the characters each of those stands for."""
+    allowed: Ints | None = None
+    """[c] int64, the ids that may be put at a [MASK]; None: any."""
 
     def __len__(self) -> int:
         return len(self.ids)

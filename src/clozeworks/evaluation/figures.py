@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -116,6 +117,17 @@ def scatter_panel(x: Sequence[float], y: Sequence[float], axes: Axes, caption: s
         ends = [min(*x, *y), max(*x, *y)]
         plane.plot(ends, ends, color="#9aa0aa", linewidth=1, linestyle=(0, (2, 3)))
         plane.scatter(x, y, 10, COLOURS[0], alpha=0.4, linewidths=0)
+        _label(plane, axes)
+        return Panel(svg=_svg(figure), caption=caption)
+
+
+def bars_panel(
+    edges: Sequence[float], heights: Sequence[float], axes: Axes, caption: str
+) -> Panel:
+    """A histogram: bars between neighbouring edges, of which there is one more than heights."""
+    with _drawing() as (figure, plane):
+        widths = [b - a for a, b in pairwise(edges)]
+        plane.bar(edges[:-1], heights, widths, align="edge", color=COLOURS[0], alpha=0.8)
         _label(plane, axes)
         return Panel(svg=_svg(figure), caption=caption)
 

@@ -1,8 +1,9 @@
 """The Engine: Examples in, Predictions out, in order, in bounded memory; the one way to predict."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -42,15 +43,26 @@ class Engine:
 
     def __init__(self, model: Model, task: Task, tokenizer: Tokenizer) -> None:
         self.model, self.task, self.tokenizer = model, task, tokenizer
+        for part in task.parts:
+            part.positions = model.config.max_positions
         self.truncated = 0
         self.cut_examples = 0
 
     @classmethod
-    def open(cls, path: str | Path, device: torch.device, dtype: torch.dtype) -> "Engine":
-        """Make one from a trained Bundle; raises UserError if it has no task to answer."""
+    def open(
+        cls,
+        path: str | Path,
+        device: torch.device,
+        dtype: torch.dtype,
+        settings: Mapping[str, Any] = MappingProxyType({}),
+    ) -> "Engine":
+        """Make one from a trained Bundle; raises UserError if it has no task to answer.
+
+        `settings` of the task go before those it was trained with.
+        """
         bundle = open_bundle(path)
         tokenizer = load_tokenizer(bundle.path)
-        task = task_of(bundle, tokenizer)
+        task = task_of(bundle, tokenizer, settings)
         opened = open_model(bundle, task)
         size = opened.model.encoder.config.vocab_size
         check_match(tokenizer, size, str(bundle.path), bundle.card.tokenizer)
@@ -105,8 +117,13 @@ class Engine:
         return answers
 
 
-def task_of(bundle: Bundle, tokenizer: Tokenizer) -> Task:
-    """The task a Bundle was trained for, as its card or its Hugging Face config says."""
+def task_of(
+    bundle: Bundle, tokenizer: Tokenizer, others: Mapping[str, Any] = MappingProxyType({})
+) -> Task:
+    """The task a Bundle was trained for, as its card or its Hugging Face config says.
+
+    `others` are settings that go before its own; of joint tasks, those of the one that predicts.
+    """
     card = bundle.card
     name = card.task or "+".join(sorted(heads_of(bundle)))  # no card: a folder from elsewhere
     if not name:
@@ -116,6 +133,11 @@ def task_of(bundle: Bundle, tokenizer: Tokenizer) -> Task:
         )
     labels = labels_of(bundle)
     settings = {**_elsewhere(name, bundle, labels), **card.settings}
+    if "+" in name and others:
+        first = name.split("+")[0]
+        settings[first] = {**settings.get(first, {}), **others}
+    else:
+        settings |= others
     task = create(name, settings, tokenizer.vocabulary, labels)
     task.calibration = card.calibration
     return task

@@ -54,13 +54,15 @@ def config_of(bundle: Bundle) -> EncoderConfig:
 def heads_of(bundle: Bundle) -> frozenset[str]:
     """The heads of the Hugging Face class that `config.json` names; none for an unknown class.
 
-    Of a family that no class holds, those of the task the card names.
+    Those of the task the card names, where the class holds them, or no class holds the family.
     """
     names = bundle.config.get("architectures")
-    classes = {name: heads for heads, name in family_of(bundle).architectures.items()}
-    if not classes:
-        return frozenset(filter(None, (bundle.card.task or "").split("+")))
+    offered = family_of(bundle).architectures
+    told = frozenset(filter(None, (bundle.card.task or "").split("+")))
     first = names[0] if isinstance(names, list) and names else None
+    if not offered or (told and offered.get(told) == first):
+        return told
+    classes = {name: heads for heads, name in offered.items()}
     return classes.get(str(first), frozenset())
 
 

@@ -69,6 +69,8 @@ class Task(ABC):
         self.labels = list(labels)
         self.calibration = Calibration()
         """How scores become probabilities; fitted after training, restored with a Bundle."""
+        self.positions: int | None = None
+        """Most tokens the model at hand reads at once; None where there is none."""
         self.weights = dict(self.losses) or {self.name: 1.0}
         """What each loss term's mean is multiplied with in the sum that is minimised."""
 
