@@ -121,9 +121,7 @@ def scatter_panel(x: Sequence[float], y: Sequence[float], axes: Axes, caption: s
         return Panel(svg=_svg(figure), caption=caption)
 
 
-def bars_panel(
-    edges: Sequence[float], heights: Sequence[float], axes: Axes, caption: str
-) -> Panel:
+def bars_panel(edges: Sequence[float], heights: Sequence[float], axes: Axes, caption: str) -> Panel:
     """A histogram: bars between neighbouring edges, of which there is one more than heights."""
     with _drawing() as (figure, plane):
         widths = [b - a for a, b in pairwise(edges)]

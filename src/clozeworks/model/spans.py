@@ -89,4 +89,6 @@ def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def _following(x: Tensor, longest: int) -> Tensor:
     """Each row and those after it: [M, D] → [M, D, W], zeros past the end."""
+    if not len(x):
+        return x[:, :, None].expand(-1, -1, longest)
     return F.pad(x, (0, 0, 0, longest - 1)).unfold(0, longest, 1)

@@ -52,7 +52,7 @@ class Found(Record):
     text: str
     """Its characters, as they stand in the text."""
     confidence: float
-    """The least of its words' probabilities; of entities that may lie inside one another, its own."""
+    """The least of its words' probabilities; where spans are scored, its own."""
 
 
 class TagPrediction(Prediction):

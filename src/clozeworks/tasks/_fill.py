@@ -1,7 +1,8 @@
 """Filling in [MASK]s, and telling how likely a text is by hiding each of its tokens in turn."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Items
+from dataclasses import replace
 from math import exp
 from typing import Literal
 
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clozeworks.core.errors import UserError
-from clozeworks.core.records import Ints, Prediction, Record, Sequence, Vocabulary
+from clozeworks.core.records import Bools, Ints, Prediction, Record, Sequence, Vocabulary
 from clozeworks.data.batches import Batch, Group, pack
 from clozeworks.model.heads import Model, TokenHead
 from clozeworks.tasks.base import Output, Part
@@ -76,11 +77,12 @@ def windows_of(
     """
     vocabulary = tokenizer.vocabulary
     silent = np.array(sorted(vocabulary.special - {vocabulary.unknown}), dtype=np.int64)
+    known = {piece: i for i, piece in enumerate(tokenizer.pieces)} if any(candidates) else {}
     found = []
     for text, whole, words in zip(texts, tokenizer.encode_batch(texts), candidates, strict=True):
         windows = token_windows(text, whole, tokenizer, positions)
         holes = bool((whole.ids == vocabulary.mask).any())
-        allowed = _ids_of(words, tokenizer) if holes and words else None
+        allowed = _ids_of(words, tokenizer, known) if holes and words else None
         asked = [
             _asking(
                 window,
@@ -93,17 +95,16 @@ def windows_of(
     return found
 
 
-def _asking(window: Sequence, wanted: Ints, allowed: Ints | None) -> Sequence:
+def _asking(window: Sequence, wanted: Bools, allowed: Ints | None) -> Sequence:
     """The window with those of its rows that are wanted, [n] bool by token."""
     assert window.rows is not None and window.units is not None
     kept = wanted[window.rows]
-    places = {"rows": window.rows[kept], "units": window.units[kept]}
-    return Sequence(window.ids, window.segments, words=window.words, allowed=allowed, **places)
+    rows, units = window.rows[kept], window.units[kept]
+    return replace(window, rows=rows, units=units, allowed=allowed)
 
 
-def _ids_of(words: list[str], tokenizer: Tokenizer) -> Ints:
-    """The pieces that words are; raises UserError for one that is not a single piece."""
-    known = {piece: i for i, piece in enumerate(tokenizer.pieces)}
+def _ids_of(words: list[str], tokenizer: Tokenizer, known: Mapping[str, int]) -> Ints:
+    """The pieces that words are, of those known; raises UserError for one that is not just one."""
     found: dict[int, None] = {}
     for word in words:
         ids = [known[word]] if word in known else tokenizer.tokenize([word])[0].tolist()
@@ -134,9 +135,7 @@ def asked_in(batch: Batch, mask: int) -> list[tuple[Ints, Ints]]:
     return found
 
 
-def answers(
-    model: Model, batch: Batch, vocabulary: Vocabulary, how: tuple[int, Scoring]
-) -> Output:
+def answers(model: Model, batch: Batch, vocabulary: Vocabulary, how: tuple[int, Scoring]) -> Output:
     """What stands at each [MASK], and how likely each other token that is asked about is.
 
     `how`: fillings to name where no candidates are given, and how texts are scored. `tokens` [L]
@@ -145,9 +144,15 @@ def answers(
     """
     top, scoring = how
     asked = asked_in(batch, vocabulary.mask)
-    holes = [(int(row), s.allowed) for s, (r, _) in zip(batch.sequences, asked, strict=True) for row in r]
+    holes = [
+        (int(row), s.allowed) for s, (r, _) in zip(batch.sequences, asked, strict=True) for row in r
+    ]
     tokens, chances = _filled(model, batch, holes, top)
-    return {"tokens": tokens, "chances": chances, "logs": _scored(model, batch, asked, vocabulary, scoring)}
+    return {
+        "tokens": tokens,
+        "chances": chances,
+        "logs": _scored(model, batch, asked, vocabulary, scoring),
+    }
 
 
 def _filled(

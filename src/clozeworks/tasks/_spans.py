@@ -36,7 +36,8 @@ class NestedSpans:
     def look_over(self, groups: Items[Group]) -> None:
         """Count the entities that words do not fit, and those that cannot be learned."""
         for group in groups:
-            for entity in group.target.tolist():
+            target: Any = group.target
+            for entity in target.tolist():
                 fits = [self._place(entity, units_in(s)) for s in group.sequences]
                 whole = [(s, f) for s, f in zip(group.sequences, fits, strict=True) if f]
                 self.lost += not whole
@@ -143,7 +144,7 @@ class _Window:
     """What was found in a window, by characters."""
 
     def __init__(self, part: Part, types: list[str]) -> None:
-        units, room = part["units"].tolist(), part["room"]
+        units, room = part["units"].tolist(), list[int](part["room"])
         self._firsts = {start: room[i] for i, (start, _) in enumerate(units)}
         self._lasts = {end: room[i] for i, (_, end) in enumerate(units)}
         self.found: dict[Span, float] = {}

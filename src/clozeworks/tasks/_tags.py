@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence as Items
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -106,13 +106,13 @@ class WordTags:
         gold = [self._gold(s, group.target) for group in groups for s in group.sequences]
         return batch.with_targets(tag=torch.from_numpy(np.concatenate(gold)))
 
-    def _gold(self, sequence: Sequence, entities: Ints) -> Ints:
+    def _gold(self, sequence: Sequence, entities: Any) -> Ints:
         """The tag of each unit of a window; of an entity that it cuts, the part that it shows."""
         spans, _, _ = self._fitted(entities, units_in(sequence))
         tags = tags_of(spans, len(units_in(sequence)), self.config.scheme)
         return np.array([self.labels.index(tag) for tag in tags], dtype=np.int64)
 
-    def _fitted(self, entities: Ints, units: Ints) -> tuple[list[Span], int, int]:
+    def _fitted(self, entities: Any, units: Ints) -> tuple[list[Span], int, int]:
         """The entities as spans of units; how many were widened, and left out for want of a unit.
 
         Of two that touch one unit the first has it.

@@ -285,7 +285,7 @@ def _gold(sequence: Sequence, target: Any) -> Ints:
 
 
 def _asked(batch: Batch) -> tuple[Tensor, Tensor]:
-    """The packed rows [M] of all sentences, and how many there are before each sequence, [N + 1]."""
+    """The packed rows [M] of all sentences, and how many come before each sequence's, [N + 1]."""
     rows = [
         sequence.rows + first
         for first, sequence in zip(batch.firsts.tolist(), batch.sequences, strict=True)

@@ -8,7 +8,6 @@ import numpy as np
 from clozeworks.core.records import Ints, Sequence
 from clozeworks.text.tokenizer import Tokenizer
 
-
 _WIDE = 0x2E80
 """From here on, characters are as wide as Chinese ones, their signs included."""
 

@@ -146,8 +146,9 @@ def token_windows(
         mine = np.flatnonzero(owner[start:end] == number)
         words = np.ones(len(kept), dtype=np.bool_)
         words[len(head) : len(head) + end - start] = begins[start:end]
-        places = {"rows": mine + len(head), "units": spans[start:end][mine]}
-        found.append(Sequence(whole.ids[kept], whole.segments[kept], words=words, **places))
+        rows, units = mine + len(head), spans[start:end][mine]
+        ids_here, segments = whole.ids[kept], whole.segments[kept]
+        found.append(Sequence(ids_here, segments, words=words, rows=rows, units=units))
     return found
 
 
