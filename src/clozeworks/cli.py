@@ -242,9 +242,6 @@ def _flags(verb: Verb, kind: type[Settings], task: str | None, values: Mapping[s
             from clozeworks.tasks import TASKS
 
             annotation, default = TASKS.get(task).Config, TASKS.get(task).Config()
-        elif name == "settings" and info.annotation == dict[str, Any]:
-            annotation = dict[str, str]
-            values = {**values, name: {k: str(v) for k, v in values.get(name, {}).items()}}
         if isinstance(default, BaseModel):
             annotation = _unchecked(type(default))
             default = annotation(**default.model_dump())
@@ -252,7 +249,7 @@ def _flags(verb: Verb, kind: type[Settings], task: str | None, values: Mapping[s
             default = _merged(annotation, default, values[name])
         if name == "encoder":
             continue
-        if name == "settings" and annotation != dict[str, str]:
+        if name == "settings":
             annotation = OmitArgPrefixes[annotation]  # type: ignore[misc]
         if name in verb.positional:
             shown = tyro.conf.arg(metavar=name.upper())

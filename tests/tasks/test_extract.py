@@ -13,7 +13,8 @@ from clozeworks.core.errors import UserError
 from clozeworks.data.batches import Group, pack
 from clozeworks.inference.engine import Engine
 from clozeworks.interop.huggingface import write_bundle
-from tiny import DRAW, TOKENIZER, VOCABULARY, gap, make_examples, make_model, make_task
+from clozeworks.model.families import FAMILIES, sized
+from tiny import DRAW, PIECES, TOKENIZER, VOCABULARY, gap, make_examples, make_model, make_task
 
 CPU = torch.device("cpu")
 ANY_TEXT = st.text(
@@ -115,7 +116,7 @@ def test_the_loss_is_each_sentence_by_itself():
     batch = task.collate([Group(i, f, task.target(row)) for i, (f, row) in pairs], DRAW)
     x = model.encoder.encode(model.encoder.embed(batch), batch).x
     at = torch.nonzero(batch.input_ids == VOCABULARY.cls).flatten()
-    logits = model.heads["extract"](x[at]).flatten()
+    logits = model.heads["tag"](x[at]).flatten()
     wanted = F.binary_cross_entropy_with_logits(logits, batch.targets["extract"], reduction="sum")
     assert gap(task.loss(model, batch, DRAW)["extract"], wanted) < 1e-5
     assert task.counts(batch)["extract"] == len(at)
@@ -166,7 +167,20 @@ def test_a_tagger_from_elsewhere_stays_one_and_converting_keeps_an_extractor(tmp
     tagger = make_task("tag")
     write_bundle(tmp_path / "tag", make_model(tagger), TOKENIZER, Card(labels=tagger.labels))
     assert Engine.open(tmp_path / "tag", CPU, torch.float32).task.name == "tag"
-    assert "extract" in api.info(api.InfoRecipe(path=tmp_path / "bundle"))["heads"]
+    info = api.info(api.InfoRecipe(path=tmp_path / "bundle"))
+    assert (info["task"], info["heads"], info["labels"]) == ("extract", "tag", "kept")
+
+
+@pytest.mark.parametrize("name", ["extract", "tag", "tag:nested", "qa"])
+@pytest.mark.parametrize("family", ["modernbert", "lstm"])
+def test_families_of_other_forms_bring_it_back(name, family, tmp_path):
+    task = make_task(name)
+    model = make_model(task, sized(family, next(iter(FAMILIES.get(family).sizes)), len(PIECES)))
+    settings, labels = task.settings, task.labels or None
+    write_bundle(tmp_path, model, TOKENIZER, Card(task=task.name, settings=settings, labels=labels))
+    rows = make_examples(task, 3)
+    wanted = list(Engine(model, task, TOKENIZER).predict(rows))
+    assert list(Engine.open(tmp_path, CPU, torch.float32).predict(rows)) == wanted
 
 
 # === Verbs ===

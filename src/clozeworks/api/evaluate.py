@@ -37,8 +37,8 @@ class EvaluateRecipe(Settings):
     """Form of the file, where its name does not tell it."""
     skip_empty: bool = False
     """Leave out rows whose text is empty, and count them, instead of stopping."""
-    settings: dict[str, Any] = {}
-    """Settings of the task that are to be others than in training, as in `top 10`."""
+    settings: dict[str, str | int | float] = {}
+    """Settings of the task that are to be others than in training, such as top 10."""
     precision: Precision = "auto"
     """Number format: bf16 where the machine multiplies it natively, else fp32."""
     device: str = "auto"

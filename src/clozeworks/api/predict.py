@@ -40,8 +40,8 @@ class PredictRecipe(Settings):
     """Write the probability of every class too, where the predictions have them."""
     keep_empty: bool = False
     """Predict empty texts as they are, instead of stopping at the first."""
-    settings: dict[str, Any] = {}
-    """Settings of the task that are to be others than in training, as in `top 10`."""
+    settings: dict[str, str | int | float] = {}
+    """Settings of the task that are to be others than in training, such as top 10."""
     precision: Precision = "auto"
     """Number format: bf16 where the machine multiplies it natively, else fp32."""
     device: str = "auto"

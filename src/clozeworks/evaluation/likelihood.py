@@ -1,7 +1,7 @@
 """Judging a model of masked tokens by how likely it finds whole texts."""
 
 from collections.abc import Sequence
-from math import exp, log, log2
+from math import exp, isqrt, log, log2
 from typing import Literal
 
 import numpy as np
@@ -29,6 +29,7 @@ from clozeworks.tasks.mlm import MlmExample, MlmPrediction, Scored
 SHOWN_TOKENS = 5
 """Tokens of a quoted text that are named, the most surprising first."""
 BARS = 24
+"""Bars of the drawing at most."""
 
 
 class TextSlice(Record):
@@ -163,7 +164,7 @@ def _caption(evaluation: LikelihoodEvaluation, words: Words) -> str:
 
 def _bars(bits: Sequence[float]) -> tuple[list[float], list[float]]:
     """Edges of the bars, one more than bars, and the share of texts in each."""
-    counts, edges = np.histogram(bits, bins=min(BARS, max(4, len(bits))))
+    counts, edges = np.histogram(bits, bins=min(BARS, 3 + isqrt(4 * len(bits))))
     return edges.tolist(), (counts / len(bits)).tolist()
 
 

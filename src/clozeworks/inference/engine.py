@@ -118,11 +118,11 @@ class Engine:
 
 
 def task_of(
-    bundle: Bundle, tokenizer: Tokenizer, others: Mapping[str, Any] = MappingProxyType({})
+    bundle: Bundle, tokenizer: Tokenizer, changed: Mapping[str, Any] = MappingProxyType({})
 ) -> Task:
     """The task a Bundle was trained for, as its card or its Hugging Face config says.
 
-    `others` are settings that go before its own; of joint tasks, those of the one that predicts.
+    `changed` settings go before its own; of joint tasks, those are of the one that predicts.
     """
     card = bundle.card
     name = card.task or "+".join(sorted(heads_of(bundle)))  # no card: a folder from elsewhere
@@ -133,11 +133,8 @@ def task_of(
         )
     labels = labels_of(bundle)
     settings = {**_elsewhere(name, bundle, labels), **card.settings}
-    if "+" in name and others:
-        first = name.split("+")[0]
-        settings[first] = {**settings.get(first, {}), **others}
-    else:
-        settings |= others
+    first, *more = name.split("+")
+    settings |= {first: {**settings.get(first, {}), **changed}} if more else changed
     task = create(name, settings, tokenizer.vocabulary, labels)
     task.calibration = card.calibration
     return task

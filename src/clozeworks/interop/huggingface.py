@@ -27,6 +27,7 @@ from clozeworks.model.names import (
     to_theirs,
     without_copies,
 )
+from clozeworks.tasks import TASKS
 from clozeworks.tasks.base import Task
 from clozeworks.text.tokenizer import Tokenizer
 
@@ -54,15 +55,14 @@ def config_of(bundle: Bundle) -> EncoderConfig:
 def heads_of(bundle: Bundle) -> frozenset[str]:
     """The heads of the Hugging Face class that `config.json` names; none for an unknown class.
 
-    Those of the task the card names, where the class holds them, or no class holds the family.
+    Of a family that no class holds, those of the task the card names.
     """
     names = bundle.config.get("architectures")
-    offered = family_of(bundle).architectures
-    told = frozenset(filter(None, (bundle.card.task or "").split("+")))
+    classes = {name: heads for heads, name in family_of(bundle).architectures.items()}
+    if not classes:
+        tasks = filter(None, (bundle.card.task or "").split("+"))
+        return frozenset(TASKS.get(task).head_name or task for task in tasks)
     first = names[0] if isinstance(names, list) and names else None
-    if not offered or (told and offered.get(told) == first):
-        return told
-    classes = {name: heads for heads, name in offered.items()}
     return classes.get(str(first), frozenset())
 
 
@@ -97,7 +97,7 @@ def open_model(bundle: Bundle, task: Task, seed: int = 0, *, to_train: bool = Fa
         return model
 
     other = bool(task.labels) and task.labels != labels_of(bundle)
-    anew = frozenset({task.name} if other else ())
+    anew = frozenset({task.head_name or task.name} if other else ())
     return open_with(bundle, build, seed, anew, more=_generators(bundle) if to_train else {})
 
 

@@ -66,7 +66,7 @@ def _by_head(answer: Any, heads: Heads) -> dict[str, Tensor]:
     (head,) = heads
     if head == "qa":
         return {"qa": torch.stack([answer.start_logits[0], answer.end_logits[0]], -1)}
-    return {head: answer.logits[0] if head in ("mlm", "rtd", "tag", "extract") else answer.logits}
+    return {head: answer.logits[0] if head in ("mlm", "rtd", "tag") else answer.logits}
 
 
 @contextmanager

@@ -56,7 +56,7 @@ class ClassHead(nn.Module):
     """Rows → class logits: [M, H] → [M, K], after dropout of `share`.
 
     Pooled rows for classes of texts, the rows of tokens for tags (K classes), answers (K = 2: start
-    and end), sentences to keep and options (K = 1).
+    and end), and options and sentences to keep (K = 1).
     """
 
     def __init__(self, encoder: AnyEncoder, num_classes: int, share: float = 0.0) -> None:
@@ -90,7 +90,7 @@ def head_of(name: str, encoder: AnyEncoder, num_classes: int = 2) -> nn.Module:
             return TokenHead(encoder.config)
         case "rtd":
             return ReplacedHead(encoder.config)
-        case "choice" | "extract":
+        case "choice":
             return ClassHead(encoder, 1)
         case "classify" | "tag":
             return ClassHead(encoder, num_classes)
@@ -101,7 +101,7 @@ def needs_pooler(config: EncoderConfig, heads: Collection[str]) -> bool:
     """Whether heads of these names stand on the pooler."""
     pooled = {"nsp", "sop", "classify", "choice"}
     return not pooled.isdisjoint(heads) or (
-        config.pooled_tokens and not {"tag", "qa", "extract"}.isdisjoint(heads)
+        config.pooled_tokens and not {"tag", "qa"}.isdisjoint(heads)
     )
 
 
@@ -163,7 +163,7 @@ class Model(nn.Module):
     def answers(self, x: Tensor, batch: Packed) -> dict[str, Tensor]:
         """What every head says, by its name, of the encoder's `x` [T, H]: logits.
 
-        mlm [T, V], rtd [T], tag, qa and extract [T, K]; other heads [N, K].
+        mlm [T, V], rtd [T], tag and qa [T, K]; other heads [N, K].
         """
         found = {}
         for name, head in self.heads.items():
@@ -172,7 +172,7 @@ class Model(nn.Module):
                 found[name] = head(x) @ weight.t() + head.bias
             elif name == "rtd":
                 found[name] = head(x)
-            elif name in ("tag", "qa", "extract"):
+            elif name in ("tag", "qa"):
                 found[name] = head(self.token_vectors(x))
             else:
                 found[name] = head(self.pooled(x[self.pooled_rows(batch)], batch))

@@ -16,7 +16,7 @@ from clozeworks.core.errors import UserError, choose
 from clozeworks.core.records import Example, Prediction, Sequence, Target, Vocabulary
 from clozeworks.data.batches import Batch, Group, pack
 from clozeworks.data.pairs import Pairs
-from clozeworks.model.heads import AnyEncoder, Model, Pooler
+from clozeworks.model.heads import AnyEncoder, Model, Pooler, needs_pooler
 from clozeworks.text.tokenizer import Tokenizer
 
 Output = dict[str, Tensor]
@@ -60,6 +60,8 @@ class Task(ABC):
     """Fields of its Examples that hold what it is to predict."""
     from_shards: ClassVar[bool] = False
     """Whether its training data is a prepared corpus instead of Examples."""
+    head_name: ClassVar[str] = ""
+    """What public classes call its head, where that is not its own name."""
     losses: ClassVar[Mapping[str, float]] = {}
     """Its loss terms and their usual weights; empty: one, called as the task, of weight 1."""
 
@@ -167,8 +169,9 @@ class Task(ABC):
 
     def build(self, encoder: AnyEncoder) -> Model:
         """The encoder with fresh heads for every part."""
-        pooler = Pooler(encoder.config) if any(part.pooled for part in self.parts) else None
-        return Model(encoder, pooler, {part.name: part.head(encoder) for part in self.parts})
+        heads = {part.head_name or part.name: part.head(encoder) for part in self.parts}
+        pooled = any(part.pooled for part in self.parts) or needs_pooler(encoder.config, heads)
+        return Model(encoder, Pooler(encoder.config) if pooled else None, heads)
 
     def equip(self, model: Model) -> None:
         """Add to a fresh model what only training needs; most tasks need nothing."""

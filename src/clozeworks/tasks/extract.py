@@ -91,6 +91,7 @@ class Extract(Task):
     name = "extract"
     Config, Example, Answer = ExtractConfig, ExtractExample, ExtractPrediction
     answers = frozenset({"labels", "summary"})
+    head_name = "tag"
     config: ExtractConfig
 
     # === Data ===
@@ -162,7 +163,7 @@ class Extract(Task):
         return {"extract": F.binary_cross_entropy_with_logits(logits, gold, reduction="sum")}
 
     def _logits(self, model: Model, rows: Tensor) -> Tensor:
-        logits: Tensor = model.heads["extract"](model.token_vectors(rows)).float().flatten()
+        logits: Tensor = model.heads[self.head_name](model.token_vectors(rows)).float().flatten()
         return logits
 
     # === Prediction ===

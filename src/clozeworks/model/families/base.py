@@ -36,10 +36,6 @@ BASE: Size = {"num_layers": 12, "hidden_size": 768, "num_heads": 12, "inner_size
 LARGE: Size = {"num_layers": 24, "hidden_size": 1024, "num_heads": 16, "inner_size": 4096}
 
 
-SAME_CLASS = {"extract": "tag"}
-"""Heads that stand in the class of another, under the same names there."""
-
-
 def bert_modules(prefix: str) -> Names:
     """Modules of the embeddings and layers, as BERT and its nearest relatives name them."""
     layer = f"{prefix}encoder.layer.{{}}."
@@ -75,7 +71,6 @@ def classes(stem: str, **more: str) -> dict[Heads, str]:
         "": "Model",
         "mlm": "ForMaskedLM",
         "classify": "ForSequenceClassification",
-        "extract": "ForTokenClassification",  # before tag, which the class stands for elsewhere
         "tag": "ForTokenClassification",
         "qa": "ForQuestionAnswering",
         "choice": "ForMultipleChoice",
@@ -100,9 +95,7 @@ class Public:
         """The names in the class with these heads; a head may name the pooler anew."""
         modules, tensors = dict(self.modules), dict(self.tensors)
         for head in heads:
-            named = SAME_CLASS.get(head, head)
-            for ours, theirs in self.by_head.get(named, {}).items():
-                ours = ours.replace(f"heads.{named}.", f"heads.{head}.")
+            for ours, theirs in self.by_head.get(head, {}).items():
                 (tensors if ours.endswith(".bias") else modules)[ours] = theirs
         return rows(modules, tensors)
 
