@@ -48,6 +48,7 @@ KINDS = {
     "classify:regression": {"kind": "regression"},
     "tag:crf": {"crf": True, "scheme": "bioes", "max_length": 16, "overlap": 4},
     "rerank:pointwise": {"loss": "pointwise", "join": "mean", "drawn": 3},
+    "tag:nested": {"nested": True, "max_length": 16, "overlap": 6, "longest": 4},
     "classify:paths": {"levels": "##", "class_weights": "balanced", "focus": 2.0},
     "embed:cosent": {"objective": "cosent"},
     "embed:cosine": {"objective": "cosine", "pooling": "max", "max_length": 16},
@@ -74,8 +75,13 @@ def make_task(name, labels=None):
         return tasks.create(task, settings, VOCABULARY, labels or RELATIONS)
     if task == "embed":
         return tasks.create(task, {"symmetric": not kind, **KINDS.get(name, {})}, VOCABULARY)
+    if task == "extract":
+        settings = {"dropout": 0.0, "max_length": 48, "overlap": 16, "keep": 2, "blocking": False}
+        return tasks.create(task, settings, VOCABULARY, ["kept"])
     if task == "tag":
         labels = labels or labels_of(TYPES, "bioes" if kind else "bio")
+        if kind == "nested":
+            labels = [f"{prefix}-{type}" for type in TYPES for prefix in "BE"]
         return tasks.create(task, {"dropout": 0.0, **KINDS.get(name, {})}, VOCABULARY, labels)
     if task != "classify":
         return tasks.create(task, {}, VOCABULARY)
@@ -147,6 +153,10 @@ def make_examples(task, count, seed=0):
         return [related(task, text().split(), i, random) for i in range(count)]
     if task.name == "embed":
         return [compared(task, text, i) for i in range(count)]
+    if task.name == "extract":
+        return [to_extract(task, random) for _ in range(count)]
+    if task.name == "tag" and task.config.nested:
+        return [nested(task, text().split()) for _ in range(count)]
     if task.name == "tag":
         return [tagged(task, text().split(), random) for _ in range(count)]
     if task.name == "classify":
@@ -163,7 +173,8 @@ def make_examples(task, count, seed=0):
         ]
     if task.name == "rtd":
         return [task.Example(text=text()) for _ in range(count)]
-    return [task.Example(text=f"{text()} [MASK] {text()}") for _ in range(count)]
+    blanks = [f"{text()} [MASK] {text()}" if i % 3 else text() for i in range(count)]
+    return [task.Example(text=blank) for blank in blanks]
 
 
 def compared(task, text, number):
@@ -233,6 +244,31 @@ def asked(task, context, question, random):
     there = {"text": [answer], "answer_start": [start]}
     answers = there if random.integers(4) else {"text": [], "answer_start": []}
     return task.Example(context=context, question=question, answers=answers)
+
+
+def nested(task, words):
+    """An Example in which every third word is a name, inside a place of three words."""
+    text, given = joined(words)
+    entities = []
+    for i in range(1, len(words), 3):
+        around = given[i - 1, 0], given[min(i + 1, len(words) - 1), 1]
+        for (start, end), label in ((given[i], "name"), (around, "place")):
+            entities.append({"start": int(start), "end": int(end), "label": label})
+    return task.Example(text=text, entities=entities)
+
+
+def to_extract(task, random):
+    """An Example of two to six sentences, whole or one by one; two are kept and say so."""
+    plain = [word for word in [*WORDS, *CHINESE] if word != "refund"]
+    count = int(random.integers(2, 7))
+    sentences = [" ".join(random.choice(plain, int(random.integers(2, 9)))) for _ in range(count)]
+    labels = sorted(random.choice(count, 2, replace=False).tolist())
+    for label in labels:
+        sentences[label] += " refund"
+    sentences = [f"{sentence}!" for sentence in sentences]
+    if random.integers(2):
+        return task.Example(sentences=sentences, labels=labels)
+    return task.Example(document=" ".join(sentences), labels=labels)
 
 
 def gap(ours, theirs, against=None):

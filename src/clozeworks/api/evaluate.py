@@ -37,6 +37,8 @@ class EvaluateRecipe(Settings):
     """Form of the file, where its name does not tell it."""
     skip_empty: bool = False
     """Leave out rows whose text is empty, and count them, instead of stopping."""
+    settings: dict[str, str | int | float] = {}
+    """Settings of the task that are to be others than in training, such as top 10."""
     precision: Precision = "auto"
     """Number format: bf16 where the machine multiplies it natively, else fp32."""
     device: str = "auto"
@@ -54,11 +56,11 @@ class Evaluated(Settings):
 
 def evaluate(recipe: EvaluateRecipe) -> Evaluated:
     """Predict every row, judge the predictions, and write the report as HTML and JSON."""
-    engine = open_engine(recipe.model, recipe.device, recipe.precision)
+    engine = open_engine(recipe.model, recipe.device, recipe.precision, recipe.settings)
     report = _report_of(engine, recipe.model)
-    examples = labelled_examples(
-        recipe.data, engine.task, recipe, engine.task.target, trained_columns(recipe.model)
-    )
+    task = engine.task.parts[0]
+    columns = trained_columns(recipe.model)
+    examples = labelled_examples(recipe.data, task, recipe, task.target, columns)
     evaluation = judged(engine, report, examples, recipe.model.resolve().parent.name)
     stem = recipe.data.name.split(".")[0]
     out = recipe.out or recipe.model.parent / f"evaluation-{stem}"
@@ -74,8 +76,11 @@ def evaluate(recipe: EvaluateRecipe) -> Evaluated:
 
 
 def _report_of(engine: Engine, model: Path) -> Report:
-    """How the model's task is judged; raises UserError where it gives no answers to be judged."""
-    task = engine.task
+    """How the model's task is judged; raises UserError where it gives no answers to be judged.
+
+    Of joint tasks, that is the one that predicts.
+    """
+    task = engine.task.parts[0]
     if task.name not in REPORTS.names():
         raise UserError(
             f"{model} was trained for {task.name!r}, which has no answers to judge on labelled "
@@ -91,4 +96,4 @@ def judged(engine: Engine, report: Report, examples: list[Any], name: str) -> Ju
         for prediction in engine.predict(examples):
             predictions.append(prediction)
             meter.advance(1)
-    return report.judge(engine.task, predictions, examples, name)
+    return report.judge(engine.task.parts[0], predictions, examples, name)

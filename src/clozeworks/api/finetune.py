@@ -207,7 +207,8 @@ def _labels(task: Task, train: list[Any], parent: Bundle, path: Path) -> list[st
         raise UserError(f"{path}: {error}") from error
     inherited = labels_of(parent)
     labels = inherited if set(inherited) == set(found) else found
-    say(f"{len(train):,} rows to learn from" + (f", {len(labels)} labels" if labels else ""))
+    named = f", {len(labels)} labels" if len(labels) > 1 else ""
+    say(f"{len(train):,} rows to learn from{named}")
     return labels
 
 

@@ -45,6 +45,8 @@ class PredictRecipe(Settings):
     """Write the probability of every class too, where the predictions have them."""
     keep_empty: bool = False
     """Predict empty texts as they are, instead of stopping at the first."""
+    settings: dict[str, str | int | float] = {}
+    """Settings of the task that are to be others than in training, such as top 10."""
     precision: Precision = "auto"
     """Number format: bf16 where the machine multiplies it natively, else fp32."""
     device: str = "auto"
@@ -72,7 +74,7 @@ def predict(recipe: PredictRecipe) -> Predicted:
         )
     if recipe.out.resolve() == recipe.data.resolve():
         raise UserError(f"--out {recipe.out} is the file to predict; choose another name")
-    engine = open_engine(recipe.model, recipe.device, recipe.precision)
+    engine = open_engine(recipe.model, recipe.device, recipe.precision, recipe.settings)
     apart = None if recipe.vectors is None else _vector_file(recipe.vectors, recipe.model, engine)
     rows = 0
     with ExitStack() as stack:

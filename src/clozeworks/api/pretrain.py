@@ -66,6 +66,7 @@ class PretrainRecipe(Settings):
 
     free: ClassVar[frozenset[str]] = frozenset(
         {"data", "out", "model", "judge_on", "device", "settings.names", "settings.mlm.names"}
+        | {f"settings.{part}{name}" for part in ("", "mlm.") for name in ("top", "scoring")}
     )
 
     task: str = "mlm+nsp"

@@ -61,6 +61,8 @@ class Sequence:
     """[k, 2] int64, the characters each of those stands for."""
     text: int = 0
     """Which of its Example's texts or alternatives it is of, where those are read apart."""
+    allowed: Ints | None = None
+    """[c] int64, the ids that may be put at a [MASK]; None: any."""
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -292,7 +292,7 @@ def slices_table(
     rows = []
     for alike in zip(*(found for _, found in judged), strict=True):
         first = alike[0]
-        cells = [_slice_name(first, words), str(first.rows)]
+        cells = [slice_name(first, words), str(first.rows)]
         cells += [percent(first.answered / first.rows)] * some
         rows.append([*cells, *(_slice_accuracy(s) for s in alike)])
     return Table(
@@ -308,7 +308,8 @@ def _slice_accuracy(piece: Slice) -> str:
     return f"{percent(share.estimate)} ({100 * share.low:.0f}–{100 * share.high:.0f})"
 
 
-def _slice_name(piece: Slice, words: Words) -> str:
+def slice_name(piece: Slice, words: Words) -> str:
+    """What a page calls the rows of a slice."""
     if piece.kind == "language":
         return words[f"slice_{piece.language}"]
     key = "slice_length_one" if piece.shortest == piece.longest else "slice_length"

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -159,6 +160,17 @@ def counts_panel(names: Sequence[str], values: Sequence[float], axes: Axes, capt
         plane.bar(range(len(names)), values, 0.8, color=COLOURS[0])
         plane.set_xticks(range(len(names)), names)
         plane.grid(visible=False, axis="x")
+        _label(plane, axes)
+        return Panel(svg=_svg(figure), caption=caption)
+
+
+def histogram_panel(
+    edges: Sequence[float], heights: Sequence[float], axes: Axes, caption: str
+) -> Panel:
+    """A histogram: bars between neighbouring edges, of which there is one more than heights."""
+    with _drawing() as (figure, plane):
+        widths = [b - a for a, b in pairwise(edges)]
+        plane.bar(edges[:-1], heights, widths, align="edge", color=COLOURS[0], alpha=0.8)
         _label(plane, axes)
         return Panel(svg=_svg(figure), caption=caption)
 

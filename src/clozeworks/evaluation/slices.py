@@ -71,6 +71,16 @@ def slices(texts: Sequence[str], right: Bools, answered: Bools) -> list[Slice]:
     return found
 
 
+def within(piece: Slice, texts: Sequence[str]) -> Ints:
+    """The places of the texts that a slice of them holds, [n] int64."""
+    if piece.kind == "language":
+        here = [language(text) == piece.language for text in texts]
+    else:
+        assert piece.shortest is not None and piece.longest is not None
+        here = [piece.shortest <= words(text) <= piece.longest for text in texts]
+    return np.flatnonzero(here)
+
+
 def _counts(here: Bools, right: Bools, answered: Bools) -> dict[str, int]:
     return {
         "rows": int(here.sum()),

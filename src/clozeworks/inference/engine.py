@@ -1,8 +1,9 @@
 """The Engine: Examples in, Predictions out, in order, in bounded memory; the one way to predict."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -44,15 +45,26 @@ class Engine:
 
     def __init__(self, model: Model, task: Task, tokenizer: Tokenizer) -> None:
         self.model, self.task, self.tokenizer = model, task, tokenizer
+        for part in task.parts:
+            part.positions = model.config.max_positions
         self.truncated = 0
         self.cut_examples = 0
 
     @classmethod
-    def open(cls, path: str | Path, device: torch.device, dtype: torch.dtype) -> "Engine":
-        """Make one from a trained Bundle; raises UserError if it has no task to answer."""
+    def open(
+        cls,
+        path: str | Path,
+        device: torch.device,
+        dtype: torch.dtype,
+        settings: Mapping[str, Any] = MappingProxyType({}),
+    ) -> "Engine":
+        """Make one from a trained Bundle; raises UserError if it has no task to answer.
+
+        `settings` of the task go before those it was trained with.
+        """
         bundle = open_bundle(path)
         tokenizer = load_tokenizer(bundle.path)
-        task = task_of(bundle, tokenizer)
+        task = task_of(bundle, tokenizer, settings)
         opened = open_model(bundle, task)
         size = opened.model.encoder.config.vocab_size
         check_match(tokenizer, size, str(bundle.path), bundle.card.tokenizer)
@@ -108,8 +120,13 @@ class Engine:
         return answers
 
 
-def task_of(bundle: Bundle, tokenizer: Tokenizer) -> Task:
-    """The task a Bundle was trained for, as its card or its Hugging Face config says."""
+def task_of(
+    bundle: Bundle, tokenizer: Tokenizer, changed: Mapping[str, Any] = MappingProxyType({})
+) -> Task:
+    """The task a Bundle was trained for, as its card or its Hugging Face config says.
+
+    `changed` settings go before its own; of joint tasks, those are of the one that predicts.
+    """
     card = bundle.card
     elsewhere = SENTENCES if is_sentence_folder(bundle) else "+".join(sorted(heads_of(bundle)))
     name = card.task or elsewhere  # no card: a folder from elsewhere
@@ -120,6 +137,8 @@ def task_of(bundle: Bundle, tokenizer: Tokenizer) -> Task:
         )
     labels = labels_of(bundle)
     settings = {**_elsewhere(name, bundle, labels), **card.settings}
+    first, *more = name.split("+")
+    settings |= {first: {**settings.get(first, {}), **changed}} if more else changed
     task = create(name, settings, tokenizer.vocabulary, labels)
     task.calibration = card.calibration
     return task

@@ -68,8 +68,8 @@ def heads_of(bundle: Bundle) -> frozenset[str]:
     classes = {name: heads for heads, name in family_of(bundle).architectures.items()}
     if not classes:
         tasks = filter(None, (bundle.card.task or "").split("+"))
-        bare = {name for name in TASKS.names() if TASKS.get(name).headless}
-        return frozenset(tasks) - bare
+        kinds = [TASKS.get(task) for task in tasks]
+        return frozenset(kind.head_name or kind.name for kind in kinds if not kind.headless)
     first = names[0] if isinstance(names, list) and names else None
     return classes.get(str(first), frozenset())
 

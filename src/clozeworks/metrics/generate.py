@@ -64,7 +64,11 @@ def rouge_metrics(
 ) -> Rouge:
     """The means over texts of their ROUGE; raises UserError for no texts or a different number."""
     _check(predicted, references)
-    rows = [rouge(p, r, cut) for p, r in zip(predicted, references, strict=True)]
+    return rouge_means([rouge(p, r, cut) for p, r in zip(predicted, references, strict=True)])
+
+
+def rouge_means(rows: Sequence[Rouge]) -> Rouge:
+    """The means over texts of ROUGE that is known of each; of one text at least."""
     names = ("rouge1", "rouge2", "rouge_l")
     return Rouge(**{name: _mean([getattr(row, name) for row in rows]) for name in names})
 

@@ -56,7 +56,7 @@ class ClassHead(nn.Module):
     """Rows → class logits: [M, H] → [M, K], after dropout of `share`.
 
     Pooled rows for classes of texts, the rows of tokens for tags (K classes), answers (K = 2: start
-    and end) and options (K = 1).
+    and end), and options and sentences to keep (K = 1).
     """
 
     def __init__(self, encoder: AnyEncoder, num_classes: int, share: float = 0.0) -> None:

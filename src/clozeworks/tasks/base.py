@@ -16,7 +16,7 @@ from clozeworks.core.errors import UserError, choose
 from clozeworks.core.records import Example, Prediction, Sequence, Target, Vocabulary
 from clozeworks.data.batches import Batch, Group, pack
 from clozeworks.data.pairs import Pairs
-from clozeworks.model.heads import AnyEncoder, Model, Pooler
+from clozeworks.model.heads import AnyEncoder, Model, Pooler, needs_pooler
 from clozeworks.text.tokenizer import Tokenizer
 
 Output = dict[str, Tensor]
@@ -85,6 +85,8 @@ class Task(ABC):
         self.labels = list(labels)
         self.calibration = Calibration()
         """How scores become probabilities; fitted after training, restored with a Bundle."""
+        self.positions: int | None = None
+        """Most tokens the model at hand reads at once; None where there is none."""
         self.weights = dict(self.losses) or {self.name: 1.0}
         """What each loss term's mean is multiplied with in the sum that is minimised."""
 
@@ -205,13 +207,13 @@ class Task(ABC):
 
     def build(self, encoder: AnyEncoder) -> Model:
         """The encoder with fresh heads for every part."""
-        pooler = Pooler(encoder.config) if any(part.pooled for part in self.parts) else None
         heads = {
             part.head_name or part.name: part.head(encoder)
             for part in self.parts
             if not part.headless
         }
-        return Model(encoder, pooler, heads)
+        pooled = any(part.pooled for part in self.parts) or needs_pooler(encoder.config, heads)
+        return Model(encoder, Pooler(encoder.config) if pooled else None, heads)
 
     def equip(self, model: Model) -> None:
         """Add to a fresh model what only training needs; most tasks need nothing."""

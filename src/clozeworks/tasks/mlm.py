@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence as Items
 from functools import cached_property
+from math import isnan
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from clozeworks.core.config import Settings
 from clozeworks.core.course import Course
 from clozeworks.core.errors import UserError
-from clozeworks.core.records import Bools, Example, Ints, Prediction, Sequence
+from clozeworks.core.records import Bools, Example, Ints, Sequence
 from clozeworks.data.batches import Batch, Group
 from clozeworks.data.draw import below, uniform
 from clozeworks.data.masking import LONGEST, Chosen, Counters, Rule, Unit, choose
@@ -21,8 +22,21 @@ from clozeworks.data.names import Names
 from clozeworks.model.cloze import Workspace, cloze_loss, cloze_right
 from clozeworks.model.heads import AnyEncoder, Model, TokenHead
 from clozeworks.model.rows import rounded
+from clozeworks.tasks._fill import (
+    Filling,
+    MlmPrediction,
+    Scored,
+    Scoring,
+    answers,
+    likelihood_of,
+    parts_of,
+    windows_of,
+)
 from clozeworks.tasks.base import Draw, Output, Part, Task, Terms
+from clozeworks.text.surface import mark_of, put
 from clozeworks.text.tokenizer import Tokenizer
+
+__all__ = ["Filling", "Masking", "Mlm", "MlmConfig", "MlmExample", "MlmPrediction", "Scored"]
 
 
 class Masking(Settings):
@@ -82,29 +96,20 @@ class MlmConfig(Masking):
     """How tokens are hidden, and filled in."""
 
     top: int = Field(default=5, gt=0)
-    """How many fillings to name for each [MASK] when predicting."""
+    """How many fillings to name for each [MASK] when predicting, where no candidates are given."""
+    scoring: Scoring = "token"
+    """How likely a text without [MASK] is: each token hidden alone (token), or with those of its
+    word that come after it (within_word), so that the end of a word does not give it away."""
 
 
 class MlmExample(Example):
-    """A text with one or more [MASK] in it."""
+    """A text with one or more [MASK] in it, or a whole one."""
 
     text: str
-    """The text; write [MASK] where a token is to be filled in."""
-
-
-class Filling(Prediction):
-    """One token that could stand at a [MASK]."""
-
-    token: str
-    """The piece; `##` before it continues a word."""
-    probability: float
-    """Its probability."""
-
-
-class MlmPrediction(Prediction):
-    """For each [MASK], in order, the likeliest fillings."""
-
-    fillings: list[list[Filling]]
+    """The text; write [MASK] where a token is to be filled in. Of one without, it is told how
+    likely it is."""
+    candidates: list[str] | None = None
+    """Words, each a piece of the vocabulary, that may stand at a [MASK]; absent: any piece."""
 
 
 class Mlm(Task):
@@ -113,6 +118,7 @@ class Mlm(Task):
     name = "mlm"
     Config, Example, Answer = MlmConfig, MlmExample, MlmPrediction
     from_shards = True
+    answers = frozenset()
     config: MlmConfig
 
     def __init__(self, config: Settings, vocabulary: Any, labels: Items[str] = ()) -> None:
@@ -138,9 +144,16 @@ class Mlm(Task):
         return judged
 
     def features(self, examples: Items[MlmExample], tokenizer: Tokenizer) -> list[list[Sequence]]:
-        mask = self.vocabulary.pieces[self.vocabulary.mask]
-        texts = [e.text.replace("[MASK]", mask) for e in examples]
-        return [[s] for s in tokenizer.encode_batch(texts, spans=False)]
+        texts, words = [self._read(e) for e in examples], [e.candidates for e in examples]
+        return windows_of(texts, words, tokenizer, self.positions)
+
+    def _read(self, example: MlmExample) -> str:
+        """The text with the tokenizer's own mark where something is to be filled in."""
+        return example.text.replace("[MASK]", self.vocabulary.pieces[self.vocabulary.mask])
+
+    def is_labelled(self, example: MlmExample) -> bool:
+        """Every text can be judged: its own tokens are the answers."""
+        return True
 
     def mark(self, batch: Batch, groups: Items[Group], draw: Draw) -> Batch:
         """Hide tokens: `mlm_rows` [M] int64 and the true ids `mlm_labels` [M] int64."""
@@ -211,25 +224,30 @@ class Mlm(Task):
         return head, model.encoder.embeddings.tokens.weight, batch.targets["mlm_labels"]
 
     def predict(self, model: Model, batch: Batch) -> Output:
-        """The [MASK] tokens' `rows` [M], their likeliest `tokens` and `probabilities` [M, top]."""
-        rows = torch.nonzero(batch.input_ids == self.vocabulary.mask).flatten()
-        encoder = model.encoder
-        x = model.heads["mlm"](encoder.encode(encoder.embed(batch), batch, read=rows).x)
-        logits = x @ encoder.embeddings.tokens.weight.t() + model.heads["mlm"].bias
-        best = torch.softmax(logits.float(), -1).topk(self.config.top)
-        return {"rows": rows, "tokens": best.indices, "probabilities": best.values}
+        """As `answers`: what fills the [MASK]s, how likely the other tokens asked about are."""
+        return answers(model, batch, self.vocabulary, (self.config.top, self.config.scoring))
 
     def decode(self, output: Output, batch: Batch) -> list[Part]:
-        parts: list[Part] = [{"fillings": []} for _ in batch.firsts]
-        pieces = self.vocabulary.pieces
-        owner = torch.searchsorted(batch.offsets, output["rows"], right=True) - 1
-        for i, tokens, shares in zip(
-            owner.tolist(), output["tokens"].tolist(), output["probabilities"].tolist(), strict=True
-        ):
-            pairs = zip(tokens, shares, strict=True)
-            named = [Filling(token=pieces[t], probability=p) for t, p in pairs]
-            parts[i]["fillings"].append(named)
-        return parts
+        """As `parts_of`."""
+        return parts_of(output, batch, self.vocabulary, self.config.top)
 
     def join(self, example: MlmExample, parts: list[Part]) -> MlmPrediction:
-        return MlmPrediction(fillings=[f for part in parts for f in part["fillings"]])
+        """Every token is asked about in one window alone, and windows are in order."""
+        holes = [hole for part in parts for hole in part["holes"]]
+        if holes:
+            best = [fillings[0].token for _, fillings in holes]
+            text = put(self._read(example), [place for place, _ in holes], best, self._mark)
+            return MlmPrediction(fillings=[fillings for _, fillings in holes], text=text)
+        tokens = [
+            Scored(token=t, start=a, end=b, log_probability=None if isnan(log) else log)
+            for part in parts
+            for t, a, b, log in part["scored"]
+        ]
+        total, perplexity = likelihood_of(tokens)
+        return MlmPrediction(
+            fillings=[], log_likelihood=total, perplexity=perplexity, tokens=tokens
+        )
+
+    @cached_property
+    def _mark(self) -> str:
+        return mark_of(self.vocabulary.pieces)

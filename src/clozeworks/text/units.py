@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from clozeworks.core.errors import UserError
-from clozeworks.core.records import Ints, Sequence
+from clozeworks.core.records import Bools, Ints, Sequence
 from clozeworks.text.fold import HAN
 from clozeworks.text.form import Form
 from clozeworks.text.tokenizer import Tokenizer
@@ -45,16 +45,22 @@ def words_of(text: str, ids: Ints, spans: Ints, tokenizer: Tokenizer) -> Ints:
     """
     if not len(ids):
         return np.zeros((0, 2), dtype=np.int64)
+    first = np.flatnonzero(word_begins(text, ids, spans, tokenizer))
+    last = np.append(first[1:], len(ids)) - 1
+    ends = [_past_marks(text, end) for end in spans[last, 1].tolist()]
+    return np.stack([spans[first, 0], np.array(ends)], 1)
+
+
+def word_begins(text: str, ids: Ints, spans: Ints, tokenizer: Tokenizer) -> Bools:
+    """Whether each piece of a text begins a word, [m] bool; arguments and words as `words_of`."""
     if tokenizer.is_wordpiece:
         begins = np.array([not tokenizer.pieces[i].startswith("##") for i in ids.tolist()])
     else:
         begins = np.array([_begins(text, start) for start in spans[:, 0].tolist()])
-        begins |= np.concatenate([[True], spans[1:, 0] > spans[:-1, 1]])
-    begins[0] = True
-    first = np.flatnonzero(begins)
-    last = np.append(first[1:], len(ids)) - 1
-    ends = [_past_marks(text, end) for end in spans[last, 1].tolist()]
-    return np.stack([spans[first, 0], np.array(ends)], 1)
+        begins[1:] |= spans[1:, 0] > spans[:-1, 1]
+    begins = begins.astype(np.bool_)
+    begins[:1] = True
+    return begins
 
 
 def _past_marks(text: str, end: int) -> int:
@@ -92,9 +98,8 @@ def windowed(
     """
     whole = tokenizer.encode(text)
     assert whole.spans is not None
-    inside = np.flatnonzero(whole.spans[:, 1] > whole.spans[:, 0])
-    first, stop = (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (1, 1)
-    head, tail = np.arange(first), np.arange(stop if len(inside) else 1, len(whole))
+    first, stop = _inside(whole.spans)
+    head, tail = np.arange(first), np.arange(stop, len(whole))
     ids, spans = whole.ids[first:stop], whole.spans[first:stop]
     if bounds is None:
         bounds = words_of(text, ids, spans, tokenizer)
@@ -138,6 +143,52 @@ def split(texts: Many[str], tokenizer: Tokenizer, max_length: int) -> list[list[
         kept = [np.concatenate([head, np.arange(a, b), tail]) for a, b in pairwise(ends.tolist())]
         found.append([Sequence(whole.ids[rows], whole.segments[rows]) for rows in kept])
     return found
+
+
+def _inside(spans: Ints) -> tuple[int, int]:
+    """Where in a whole Sequence the tokens of its text begin and stop."""
+    inside = np.flatnonzero(spans[:, 1] > spans[:, 0])
+    return (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (1, 1)
+
+
+def token_windows(
+    text: str, whole: Sequence, tokenizer: Tokenizer, max_length: int | None = None
+) -> list[Sequence]:
+    """A whole Sequence as windows of at most `max_length` tokens, each token asked about once.
+
+    Neighbours share a quarter of a window. Rows [k] are the text's tokens, each in the window in
+    which it stands farthest from an end, units [k, 2] their characters; words [n] as `words_of`.
+    """
+    assert whole.spans is not None
+    first, stop = _inside(whole.spans)
+    head, tail = np.arange(first), np.arange(stop, len(whole))
+    ids, spans = whole.ids[first:stop], whole.spans[first:stop]
+    begins = word_begins(text, ids, spans, tokenizer)
+    room = len(ids) if max_length is None else max_length - len(head) - len(tail)
+    ranges = windows(len(ids), max(room, 1), room // 4)
+    owner = _owners(ranges, len(ids))
+    found = []
+    for number, (start, end) in enumerate(ranges):
+        kept = np.concatenate([head, np.arange(start, end) + first, tail])
+        mine = np.flatnonzero(owner[start:end] == number)
+        words = np.ones(len(kept), dtype=np.bool_)
+        words[len(head) : len(head) + end - start] = begins[start:end]
+        rows, units = mine + len(head), spans[start:end][mine]
+        ids_here, segments = whole.ids[kept], whole.segments[kept]
+        found.append(Sequence(ids_here, segments, words=words, rows=rows, units=units))
+    return found
+
+
+def _owners(ranges: list[tuple[int, int]], pieces: int) -> Ints:
+    """The range in which each piece lies farthest from an end, [pieces]."""
+    owner, best = np.zeros(pieces, dtype=np.int64), np.full(pieces, -1)
+    for number, (start, end) in enumerate(ranges):
+        place = np.arange(end - start)
+        room = np.minimum(place, end - start - 1 - place)
+        better = room > best[start:end]
+        owner[start:end][better] = number
+        best[start:end] = np.maximum(best[start:end], room)
+    return owner
 
 
 def _rows(spans: Ints, bounds: Ints) -> tuple[Ints, Ints]:

@@ -1,0 +1,296 @@
+"""Extractive summaries: which sentences of a document to keep (Liu 2019, BertSum)."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence as Items
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from clozeworks.core.config import Settings
+from clozeworks.core.errors import UserError
+from clozeworks.core.records import Example, Ints, Prediction, Record, Sequence
+from clozeworks.data.batches import Batch, Group, bounds
+from clozeworks.metrics.extract import Words, oracle, repeatable, said_again
+from clozeworks.metrics.generate import rouge_metrics, rouge_words
+from clozeworks.model.heads import AnyEncoder, ClassHead, Model
+from clozeworks.tasks.base import Draw, Output, Part, Task
+from clozeworks.text.documents import Limits, as_one, sentences_in_windows
+from clozeworks.text.sentences import sentence_spans
+from clozeworks.text.tokenizer import Tokenizer
+
+KEPT = "kept"
+"""The one label: whether a sentence is kept."""
+
+
+class ExtractConfig(Settings):
+    """How documents are read and sentences chosen."""
+
+    max_length: int = Field(default=256, ge=32)
+    """Longest sequence in tokens, special tokens included; longer documents are read in windows of
+    whole sentences."""
+    overlap: int = Field(default=64, ge=0)
+    """Tokens that two windows share at most, in whole sentences."""
+    sentence_length: int = Field(default=128, ge=8)
+    """Most tokens of a sentence; of longer ones the rest is not read, and counted."""
+    keep: int = Field(default=3, ge=1)
+    """How many sentences are kept, at most; also how many a reference summary is learned as."""
+    share: float | None = Field(default=None, gt=0, lt=1)
+    """Keep this share of the document's characters at most, instead of a number of sentences."""
+    blocking: bool = True
+    """Pass over a sentence that has three words in a row (or six Chinese characters) in common with
+    one that is kept."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the values dropped before the head in training."""
+
+
+class ExtractExample(Example):
+    """A document, or its sentences, and which of them are kept."""
+
+    either: ClassVar[frozenset[str]] = frozenset({"document", "sentences"})
+
+    document: str | None = None
+    """The text; or give its sentences."""
+    sentences: list[str] | None = None
+    """The sentences of the text, in order."""
+    labels: list[int] | None = None
+    """The sentences to keep, by their numbers, counted from 0."""
+    summary: str | list[str] | None = None
+    """Or a summary, or several: the sentences nearest to one are learned."""
+
+
+class Kept(Record):
+    """A sentence that was kept."""
+
+    index: int
+    """Its number, counted from 0."""
+    start: int
+    """Its first character."""
+    end: int
+    """One past its last."""
+    text: str
+    """Its characters, as they stand in the document."""
+    probability: float
+
+
+class ExtractPrediction(Prediction):
+    """The sentences kept of one document, in its order."""
+
+    sentences: list[Kept]
+    summary: str
+    """They alone, as one text."""
+
+
+class Extract(Task):
+    """Keep the sentences that sum a document up."""
+
+    name = "extract"
+    Config, Example, Answer = ExtractConfig, ExtractExample, ExtractPrediction
+    answers = frozenset({"labels", "summary"})
+    head_name = "tag"
+    config: ExtractConfig
+
+    # === Data ===
+
+    def features(
+        self, examples: Items[ExtractExample], tokenizer: Tokenizer
+    ) -> list[list[Sequence]]:
+        c = self.config
+        limits = Limits(c.max_length, min(c.overlap, c.max_length // 2), c.sentence_length)
+        return sentences_in_windows([read(e) for e in examples], tokenizer, limits)
+
+    def is_labelled(self, example: ExtractExample) -> bool:
+        return example.labels is not None or bool(example.summary)
+
+    def check(self, example: ExtractExample) -> None:
+        super().check(example)
+        if example.document is not None and example.sentences is not None:
+            raise UserError("both document and sentences; give one of them")
+        count = len(read(example)[1])
+        for label in example.labels or []:
+            if not 0 <= label < count:
+                raise UserError(
+                    f"label {label} is no sentence's: the document has {count}, numbered from 0"
+                )
+
+    def labels_in(self, examples: Items[ExtractExample]) -> list[str]:
+        """The one label, `kept`."""
+        if not any(self.gold(example) for example in examples):
+            raise UserError("no row keeps a sentence; there is nothing to learn")
+        return [KEPT]
+
+    def gold(self, example: ExtractExample) -> tuple[int, ...]:
+        """The sentences to keep: those labelled, else those nearest to a summary."""
+        if example.labels is not None:
+            return tuple(sorted(set(example.labels)))
+        texts = sentences_of(example)
+        most = self.config.keep if self.config.share is None else len(texts)
+        return oracle(texts, summaries_of(example), most)
+
+    def target(self, example: ExtractExample) -> Any:
+        """Of every sentence its first character, and whether it is kept, [n, 2] int64."""
+        self.check(example)
+        spans = read(example)[1]
+        kept = np.zeros(len(spans), dtype=np.int64)
+        kept[list(self.gold(example))] = 1
+        return np.stack([spans[:, 0], kept], 1)
+
+    def mark(self, batch: Batch, groups: Items[Group], draw: Draw) -> Batch:
+        """Add `extract_rows` [M] int64, every sentence's first token, and `extract` [M] fp32."""
+        rows, _ = _asked(batch)
+        gold = [_gold(s, group.target) for group in groups for s in group.sequences]
+        kept = torch.from_numpy(np.concatenate(gold)).float()
+        return batch.with_targets(extract_rows=rows, extract=kept)
+
+    # === Model ===
+
+    def head(self, encoder: AnyEncoder) -> nn.Module:
+        return ClassHead(encoder, 1, self.config.dropout)
+
+    def read(self, model: Model, batch: Batch) -> Tensor:
+        return batch.targets["extract_rows"]
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        return {"extract": float(len(batch.targets["extract"]))}
+
+    def terms(self, model: Model, rows: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Each sentence by itself: kept or not."""
+        logits, gold = self._logits(model, rows), batch.targets["extract"]
+        return {"extract": F.binary_cross_entropy_with_logits(logits, gold, reduction="sum")}
+
+    def _logits(self, model: Model, rows: Tensor) -> Tensor:
+        logits: Tensor = model.heads[self.head_name](model.token_vectors(rows)).float().flatten()
+        return logits
+
+    # === Prediction ===
+
+    def predict(self, model: Model, batch: Batch) -> Output:
+        """`probabilities` [M] fp32 of being kept, of the sentences of every sequence."""
+        encoder = model.encoder
+        rows = _asked(batch)[0].to(batch.input_ids.device)
+        x = encoder.encode(encoder.embed(batch), batch, read=rows).x
+        return {"probabilities": torch.sigmoid(self._logits(model, x))}
+
+    def decode(self, output: Output, batch: Batch) -> list[Part]:
+        """Of each sequence the `starts` of its sentences, their `probabilities`, and `room`.
+
+        `room`: tokens between a sentence and the nearer end of its window.
+        """
+        ends, shares = _asked(batch)[1].tolist(), output["probabilities"].tolist()
+        parts: list[Part] = []
+        for i, sequence in enumerate(batch.sequences):
+            assert sequence.rows is not None and sequence.units is not None
+            after = len(sequence) - np.append(sequence.rows[1:], len(sequence))
+            room = np.minimum(sequence.rows, after[: len(sequence.rows)])
+            here = shares[ends[i] : ends[i + 1]]
+            starts = sequence.units[:, 0].tolist()
+            parts.append({"starts": starts, "probabilities": here, "room": room.tolist()})
+        return parts
+
+    def join(self, example: ExtractExample, parts: list[Part]) -> ExtractPrediction:
+        """Each sentence's probability is that of the window in which it stands farthest inside."""
+        text, spans = read(example)
+        best: dict[int, tuple[int, float]] = {}
+        for part in parts:
+            said = zip(part["starts"], part["room"], part["probabilities"], strict=True)
+            for start, room, share in said:
+                if start not in best or room > best[start][0]:
+                    best[start] = room, share
+        shares = [best[start][1] for start in spans[:, 0].tolist()]
+        kept = [
+            Kept(index=i, start=a, end=b, text=text[a:b], probability=shares[i])
+            for i in self._chosen(shares, text, spans)
+            for a, b in [spans[i].tolist()]
+        ]
+        return ExtractPrediction(sentences=kept, summary=as_one([k.text for k in kept])[0])
+
+    def _chosen(self, shares: list[float], text: str, spans: Ints) -> list[int]:
+        """The numbers of the sentences to keep, in order: the likeliest that fit."""
+        c = self.config
+        room = len(text) if c.share is None else c.share * len(text)
+        most = c.keep if c.share is None else len(spans)
+        chosen: list[int] = []
+        said: set[Words] = set()
+        for i in sorted(range(len(spans)), key=lambda i: -shares[i]):
+            start, end = spans[i].tolist()
+            words = rouge_words(text[start:end])
+            if start == end or (c.blocking and said_again(words, said)):
+                continue
+            room -= end - start
+            if len(chosen) == most or (chosen and room < 0):
+                break
+            chosen.append(i)
+            said |= repeatable(words)
+        return sorted(chosen)
+
+    def remarks(self, examples: Items[ExtractExample], parts: Items[list[Part]]) -> list[str]:
+        wanted = sum(len(self.gold(e)) for e in examples) / len(examples)
+        given = [self.join(e, p) for e, p in zip(examples, parts, strict=True)]
+        kept = sum(len(p.sentences) for p in given) / len(given)
+        return [
+            f"on dev, {kept:.1f} sentences of a document are kept, and gold keeps {wanted:.1f}; "
+            "--keep or --share says how many"
+        ]
+
+    def metrics(
+        self, predictions: Items[ExtractPrediction], examples: Items[ExtractExample]
+    ) -> Mapping[str, float]:
+        """ROUGE F1 against the summaries, or against the sentences to keep as one text."""
+        if not examples:
+            return {"rouge1": 0.0, "rouge2": 0.0, "rouge_l": 0.0}
+        found = rouge_metrics([p.summary for p in predictions], [summaries_of(e) for e in examples])
+        return {
+            "rouge1": found.rouge1.f1,
+            "rouge2": found.rouge2.f1,
+            "rouge_l": found.rouge_l.f1,
+        }
+
+
+def read(example: ExtractExample) -> tuple[str, Ints]:
+    """The text, and the characters [n, 2] of its sentences."""
+    if example.sentences is not None:
+        return as_one(example.sentences)
+    text = example.document or ""
+    return text, np.array(_sentences(text), dtype=np.int64).reshape(-1, 2)
+
+
+@lru_cache(maxsize=1024)
+def _sentences(text: str) -> tuple[tuple[int, int], ...]:
+    return tuple(sentence_spans(text))
+
+
+def sentences_of(example: ExtractExample) -> list[str]:
+    """The sentences, as they stand in the text."""
+    text, spans = read(example)
+    return [text[a:b] for a, b in spans.tolist()]
+
+
+def summaries_of(example: ExtractExample) -> list[str]:
+    """What a summary is judged by: the summaries given, else the sentences labelled as one text."""
+    if example.summary:
+        return [example.summary] if isinstance(example.summary, str) else list(example.summary)
+    texts = sentences_of(example)
+    return [as_one([texts[i] for i in sorted(set(example.labels or []))])[0]]
+
+
+def _gold(sequence: Sequence, target: Any) -> Ints:
+    """Whether each sentence of a window is kept, [k] int64."""
+    assert sequence.units is not None
+    place = np.searchsorted(target[:, 0], sequence.units[:, 0])
+    found: Ints = target[place, 1]
+    return found
+
+
+def _asked(batch: Batch) -> tuple[Tensor, Tensor]:
+    """The packed rows [M] of all sentences, and how many come before each sequence's, [N + 1]."""
+    rows = [
+        sequence.rows + first
+        for first, sequence in zip(batch.firsts.tolist(), batch.sequences, strict=True)
+        if sequence.rows is not None
+    ]
+    ends = bounds(np.array([len(own) for own in rows], dtype=np.int64))
+    return torch.from_numpy(np.concatenate(rows).astype(np.int64)), torch.from_numpy(ends)
