@@ -47,6 +47,13 @@ KINDS = {
     "classify:multi": {"kind": "multi", "class_weights": "balanced", "smoothing": 0.1, "focus": 1},
     "classify:regression": {"kind": "regression"},
     "tag:crf": {"crf": True, "scheme": "bioes", "max_length": 16, "overlap": 4},
+    "seq2seq:untied": {
+        "share_vocabulary": False,
+        "decoder_layers": 2,
+        "beams": 1,
+        "smoothing": 0,
+        "no_repeat": 2,
+    },
     "classify:paths": {"levels": "##", "class_weights": "balanced", "focus": 2.0},
 }
 """Settings that make another thing of a task."""
@@ -59,6 +66,9 @@ def make_task(name, labels=None):
     task, _, kind = name.partition(":")
     if task == "qa":
         settings = {"dropout": 0.0, "max_length": 32, "overlap": 4, "question_length": 8}
+        return tasks.create(task, settings, VOCABULARY)
+    if task == "seq2seq":
+        settings = {"source_length": 40, "target_length": 24, **KINDS.get(name, {})}
         return tasks.create(task, settings, VOCABULARY)
     if task == "tag":
         labels = labels or labels_of(TYPES, "bioes" if kind else "bio")
@@ -125,6 +135,8 @@ def make_examples(task, count, seed=0):
 
     if task.name == "qa":
         return [asked(task, text() + " " + text(), text(), random) for _ in range(count)]
+    if task.name == "seq2seq":
+        return [paired(task, text().split()) for _ in range(count)]
     if task.name == "tag":
         return [tagged(task, text().split(), random) for _ in range(count)]
     if task.name == "classify":
@@ -155,6 +167,11 @@ def tagged(task, words, random):
     places = [(*given[i].tolist(), tag[2:]) for i, tag in enumerate(tags) if tag != "O"]
     entities = [{"start": start, "end": end, "label": label} for start, end, label in places]
     return task.Example(text=text, entities=entities)
+
+
+def paired(task, words):
+    """An Example whose target is the last words of its source, the last one first."""
+    return task.Example(source=" ".join(words), target=" ".join(words[:-4:-1]))
 
 
 def asked(task, context, question, random):

@@ -1,7 +1,8 @@
 """Looking before doing: what is wrong with data, what a folder holds, what can be chosen."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import Field
 
@@ -50,19 +51,20 @@ class DoctorRecipe(Settings):
 
 def doctor(recipe: DoctorRecipe) -> Findings:
     """Look for what spoils training: duplicates, overlap, contradictions, empty and long texts."""
-    kind = tasks.TASKS.get(recipe.task).Example
+    task = tasks.TASKS.get(recipe.task)
     files = {"train": recipe.data, "dev": recipe.dev, "test": recipe.test}
     splits: dict[str, list[Any]] = {
-        name: list(
-            read_examples(
+        name: [
+            _looked_at(task.reads, example)
+            for example in read_examples(
                 path,
-                kind,
+                task.Example,
                 recipe.columns,
                 encoding=recipe.encoding,
                 format=recipe.format,
                 empty="keep",
             )
-        )
+        ]
         for name, path in files.items()
         if path is not None
     }
@@ -74,6 +76,20 @@ def doctor(recipe: DoctorRecipe) -> Findings:
     if (folder / "config.json").exists():
         most = config_of(open_bundle(folder)).max_positions
     return examine(splits, load_tokenizer(folder), recipe.window, most)
+
+
+class _Row(NamedTuple):
+    """What is looked at of an Example."""
+
+    text: str
+    text_pair: str | None
+    label: str | list[str] | None
+
+
+def _looked_at(reads: Sequence[str], example: Any) -> _Row:
+    """An Example's texts and its labels, which many tasks have none of."""
+    first, second = (*(getattr(example, field, None) for field in reads), None)[:2]
+    return _Row(first or "", second, getattr(example, "label", None))
 
 
 INNER = ("*/run.json", "*/config.json", "snapshots/*/config.json")

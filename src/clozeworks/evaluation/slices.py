@@ -58,7 +58,7 @@ def slices(texts: Sequence[str], right: Bools, answered: Bools) -> list[Slice]:
     """
     lengths = np.array([words(text) for text in texts], dtype=np.int64)
     found = []
-    for low, high in _quarters(lengths):
+    for low, high in quarters(lengths):
         here = (lengths >= low) & (lengths <= high)
         counts = _counts(here, right, answered)
         found.append(Slice(kind="length", shortest=low, longest=high, **counts))
@@ -79,7 +79,7 @@ def _counts(here: Bools, right: Bools, answered: Bools) -> dict[str, int]:
     }
 
 
-def _quarters(lengths: Ints) -> list[tuple[int, int]]:
+def quarters(lengths: Ints) -> list[tuple[int, int]]:
     """Closed ranges of lengths that part the rows near their quartiles, each of some row."""
     tops = np.unique(np.quantile(lengths, [0.25, 0.5, 0.75, 1], method="inverted_cdf"))
     ranges = []

@@ -13,9 +13,11 @@ from clozeworks.core.errors import UserError, choose
 from clozeworks.core.records import Prediction, Sequence
 from clozeworks.data.batches import Group, pack
 from clozeworks.data.order import cut
+from clozeworks.interop import pair
 from clozeworks.interop.huggingface import (
     PROBLEM_TYPES,
     check_match,
+    family_of,
     heads_of,
     labels_of,
     open_model,
@@ -70,7 +72,7 @@ class Engine:
         """Yield each Example with the Parts of its Sequences, before they are joined."""
         source = iter(examples)
         while window := list(islice(source, WINDOW)):
-            groups = self.task.features(window, self.tokenizer)
+            groups = self.task.questions(window, self.tokenizer)
             self._count(groups)
             answers = iter(self._answers([s for group in groups for s in group]))
             for example, group in zip(window, groups, strict=True):
@@ -129,6 +131,8 @@ def _elsewhere(name: str, bundle: Bundle, labels: list[str]) -> dict[str, Any]:
         except UserError as error:
             raise UserError(f"{bundle.path / 'config.json'}: id2label: {error}") from error
         return {"enforce": False} if bundle.card.task is None else {}
+    if name == "seq2seq" and bundle.card.task is None:
+        return pair.settings_of(bundle, family_of(bundle))
     return _kind(bundle, labels) if name == "classify" else {}
 
 

@@ -14,6 +14,7 @@ from clozeworks.core.bundle import CARD, GENERATOR, OWN, Bundle, Card
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import write_folder
 from clozeworks.core.records import as_json
+from clozeworks.interop import pair
 from clozeworks.interop.tensors import check_numbers, read_tensors, write_tensors
 from clozeworks.model.config import EncoderConfig
 from clozeworks.model.encoder import initialise
@@ -42,13 +43,13 @@ class Opened(NamedTuple):
 def family_of(bundle: Bundle) -> Family:
     """The family `config.json` names."""
     with named(bundle):
-        return family_named(str(bundle.config.get("model_type") or "bert"))
+        return family_named(str(pair.encoder_values(bundle.config).get("model_type") or "bert"))
 
 
 def config_of(bundle: Bundle) -> EncoderConfig:
     """The encoder `config.json` describes."""
     with named(bundle):
-        return family_of(bundle).config(bundle.config)
+        return pair.encoder_config(bundle.config, family_of(bundle))
 
 
 def heads_of(bundle: Bundle) -> frozenset[str]:
@@ -96,7 +97,9 @@ def open_model(bundle: Bundle, task: Task, seed: int = 0, *, to_train: bool = Fa
 
     other = bool(task.labels) and task.labels != labels_of(bundle)
     anew = frozenset({task.name} if other else ())
-    return open_with(bundle, build, seed, anew, more=_generators(bundle) if to_train else {})
+    return open_with(
+        bundle, build, seed, anew, *((_generators(bundle), task.inherit) if to_train else ())
+    )
 
 
 def open_with(
@@ -105,10 +108,12 @@ def open_with(
     seed: int = 0,
     anew: frozenset[str] = frozenset(),
     more: Mapping[str, Tensor] = MappingProxyType({}),
+    inherit: Callable[[State], Mapping[str, Tensor]] = lambda tensors: {},
 ) -> Opened:
     """As `open_model`, for a model that `build` makes; the heads named in `anew` start fresh.
 
-    Tensors in `more`, by our names, come from elsewhere.
+    Tensors in `more`, by our names, come from elsewhere; what `inherit` makes of the folder's
+    stands where it has none.
     """
     config, family = config_of(bundle), family_of(bundle)
     theirs, apart = tensors_of(bundle)
@@ -116,7 +121,7 @@ def open_with(
         ours = under_our_names(theirs, config, _heads_there(bundle, family)) | own_tensors(bundle)
         own = tuple(f"heads.{name}." for name in anew)
         kept = {name: tensor for name, tensor in ours.items() if not name.startswith(own)}
-        opened = filled(config, {**kept, **more}, build, seed, theirs)
+        opened = filled(config, {**inherit(kept), **kept, **more}, build, seed, theirs)
         if "mlm" in opened.model.heads.keys() - anew:
             refuse_apart(apart)
         return opened
@@ -128,7 +133,9 @@ def tensors_of(bundle: Bundle) -> tuple[State, dict[str, str]]:
     Also the names of those that should be copies of others and are none, with the others'.
     """
     family = family_of(bundle)
-    return without_copies(_prefixed(_read(bundle), family), family.tied)
+    with named(bundle):
+        state = pair.as_one(_read(bundle), bundle, family)
+    return without_copies(_prefixed(state, family), family.tied)
 
 
 def own_tensors(bundle: Bundle) -> State:
@@ -319,7 +326,8 @@ def write_bundle(
     described = FAMILIES.get(model.config.family)()
     check_class(described, frozenset(model.heads))
     with write_folder(folder, replace=True) as aside:
-        config = {**_config(model, described, card), **more}
+        values = {**_config(model, described, card), **more}
+        config = pair.written(aside, model.heads, values, (tokenizer.vocabulary, card))
         (aside / "config.json").write_text(_json(config), "utf-8")
         (aside / CARD).write_text(_json(as_json(card)), "utf-8")
         tokenizer.save(aside)
@@ -365,9 +373,9 @@ PROBLEM_TYPES = {
 
 
 def _as_class(theirs: State, config: Mapping[str, Any], family: Family) -> State:
-    """A bare encoder's file has no prefix before its names."""
+    """A bare encoder's file has no prefix before its names, a pair's has others."""
     if config["architectures"] != [family.architectures.get(frozenset())]:
-        return theirs
+        return pair.as_pair(theirs, family) if pair.is_pair(config) else theirs
     return {name.removeprefix(family.prefix): tensor for name, tensor in theirs.items()}
 
 

@@ -58,8 +58,12 @@ class Task(ABC):
     """Whether its head stands on the pooler."""
     answers: ClassVar[frozenset[str]] = frozenset({"label"})
     """Fields of its Examples that hold what it is to predict."""
+    reads: ClassVar[tuple[str, ...]] = ("text", "text_pair")
+    """Fields of its Examples that hold the texts it reads, as the doctor looks at them."""
     from_shards: ClassVar[bool] = False
     """Whether its training data is a prepared corpus instead of Examples."""
+    windows: ClassVar[tuple[str, ...]] = ("max_length",)
+    """Its settings that say how many tokens a sequence may have."""
     losses: ClassVar[Mapping[str, float]] = {}
     """Its loss terms and their usual weights; empty: one, called as the task, of weight 1."""
 
@@ -87,6 +91,20 @@ class Task(ABC):
         """Which pairs of segments are cut from a corpus for it; "none": windows of one segment."""
         return "none"
 
+    @property
+    def limits(self) -> dict[str, int]:
+        """How many tokens its sequences may have, by the setting that says so."""
+        found = {name: getattr(self.config, name, None) for name in self.windows}
+        return {name: limit for name, limit in found.items() if limit is not None}
+
+    @property
+    def sampled(self) -> int | None:
+        """Of how many dev rows predictions are made when a run is judged; None: of all of them.
+
+        Where it is a number, because predicting takes long, the loss on all of dev is told too.
+        """
+        return None
+
     def weigh(self, weights: Mapping[str, float]) -> None:
         """Give loss terms other weights; raises UserError for a term there is not, or below 0."""
         for name, weight in weights.items():
@@ -112,6 +130,10 @@ class Task(ABC):
     @abstractmethod
     def features(self, examples: Items[Any], tokenizer: Tokenizer) -> list[list[Sequence]]:
         """The Sequences of each Example; many at once, because the tokenizer is then faster."""
+
+    def questions(self, examples: Items[Any], tokenizer: Tokenizer) -> list[list[Sequence]]:
+        """The Sequences that predictions are made from: its features, unless these hold answers."""
+        return self.features(examples, tokenizer)
 
     def is_labelled(self, example: Any) -> bool:
         """Whether the Example says what is to be learned of it."""
@@ -167,6 +189,13 @@ class Task(ABC):
         """The encoder with fresh heads for every part."""
         pooler = Pooler(encoder.config) if any(part.pooled for part in self.parts) else None
         return Model(encoder, pooler, {part.name: part.head(encoder) for part in self.parts})
+
+    def inherit(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """What its head begins with, by our names, of the tensors of the model that it starts from.
+
+        Where these hold the head itself, it goes before. Nothing by default: a head starts fresh.
+        """
+        return {}
 
     def equip(self, model: Model) -> None:
         """Add to a fresh model what only training needs; most tasks need nothing."""
