@@ -1,4 +1,6 @@
-"""Laws of the decoder: it sees what is before and its own source, packed or alone, cached or not."""
+"""Laws of the decoder: it sees what is before and its own source, packed or alone, cached or no."""
+
+import itertools
 
 import numpy as np
 import pytest
@@ -68,8 +70,8 @@ def test_cross_attention_is_that_of_each_pair_alone_with_its_gradients(pairs):
         [
             plainly(q[a:b], kv[c:d], 4)
             for (a, b), (c, d) in zip(
-                zip(targets[:-1], targets[1:], strict=True),
-                zip(sources[:-1], sources[1:], strict=True),
+                itertools.pairwise(targets),
+                itertools.pairwise(sources),
                 strict=True,
             )
         ]
@@ -145,7 +147,9 @@ def test_a_step_at_a_time_with_its_cache_is_the_whole_at_once(beams):
     length = 41  # longer than the cache's first growth
     memory, sources, ids, targets = drawn([(n, length) for n, _ in PAIRS] * 1)
     cache = decoder.begin(memory, sources, beams)
-    whole = decoder(Tokens.of(ids, targets), memory, sources)[: len(ids)].view(len(PAIRS), length, -1)
+    whole = decoder(Tokens.of(ids, targets), memory, sources)[: len(ids)].view(
+        len(PAIRS), length, -1
+    )
     ids = ids.view(len(PAIRS), length)
     for place in range(length):
         x = decoder.step(ids[:, place].repeat_interleave(beams), cache)
@@ -154,7 +158,7 @@ def test_a_step_at_a_time_with_its_cache_is_the_whole_at_once(beams):
 
 def test_a_cache_goes_on_from_the_rows_and_sources_chosen():
     decoder = make_decoder()
-    memory, sources, ids, _ = drawn([(9, 8), (30, 8), (14, 8)])
+    memory, sources, _ids, _ = drawn([(9, 8), (30, 8), (14, 8)])
     beams, rows = 2, torch.randint(5, VOCABULARY.size, (6, 5))
     cache = decoder.begin(memory, sources, beams)
     for place in range(4):

@@ -1,4 +1,5 @@
-"""Laws of writing a text for a text: what is learned, what a decoder begins as, what others read."""
+"""Laws of writing a text for a text: what is learned, what a decoder begins as, what others read.
+"""
 
 import json
 
@@ -26,7 +27,9 @@ CPU = torch.device("cpu")
 
 def groups_of(task, rows):
     features = task.features(rows, TOKENIZER)
-    return [Group(i, f, task.target(r)) for i, (f, r) in enumerate(zip(features, rows, strict=True))]
+    return [
+        Group(i, f, task.target(r)) for i, (f, r) in enumerate(zip(features, rows, strict=True))
+    ]
 
 
 def written_to(folder, task, model=None):
@@ -146,18 +149,14 @@ def test_a_decoder_begins_as_the_layers_of_its_encoder(tmp_path, cross, shared):
     for own, theirs in zip(decoder.layers, (encoder.layers[0], encoder.layers[2]), strict=True):
         for name, parameter in theirs.named_parameters():
             assert torch.equal(dict(own.named_parameters())[name], parameter)
-        same = torch.equal(
-            torch.cat([own.cross_q.weight, own.cross_kv.weight]), theirs.qkv.weight
-        )
+        same = torch.equal(torch.cat([own.cross_q.weight, own.cross_kv.weight]), theirs.qkv.weight)
         assert same == (cross == "copied")
     tokens = opened.model.encoder.embeddings.tokens
     assert (decoder.embeddings.tokens is tokens) == shared
     assert torch.equal(decoder.weight, encoder.embeddings.tokens.weight)
     assert torch.equal(decoder.head.dense.weight, parent.heads["mlm"].dense.weight)
     assert torch.equal(decoder.head.bias, parent.heads["mlm"].bias)
-    assert torch.equal(
-        decoder.embeddings.positions.weight, encoder.embeddings.positions.weight
-    )
+    assert torch.equal(decoder.embeddings.positions.weight, encoder.embeddings.positions.weight)
 
 
 def test_training_goes_on_from_a_decoder_that_is_there(tmp_path):
@@ -167,7 +166,9 @@ def test_training_goes_on_from_a_decoder_that_is_there(tmp_path):
     assert not opened.fresh
     for one, other in zip(opened.model.parameters(), model.parameters(), strict=True):
         assert torch.equal(one, other)
-    with pytest.raises(UserError, match="a decoder of 2 layers, not 3; go on with it: --decoder-la"):
+    with pytest.raises(
+        UserError, match="a decoder of 2 layers, not 3; go on with it: --decoder-la"
+    ):
         open_model(open_bundle(tmp_path), make_task("seq2seq"), to_train=True)
 
 
@@ -299,9 +300,11 @@ def test_what_cannot_be_is_said_before_training():
     with pytest.raises(UserError, match="min_length 40 is more than the text that target_length"):
         tasks.create("seq2seq", {"min_length": 40, "target_length": 32}, VOCABULARY)
     deep = tasks.create("seq2seq", {"decoder_layers": 4}, VOCABULARY)
-    with pytest.raises(UserError, match="decoder_layers 4 is more than the 3 layers .*-layers 3"):
+    with pytest.raises(UserError, match=r"decoder_layers 4 is more than the 3 layers .*-layers 3"):
         deep.build(encoder_of(CONFIG))
-    other = sized("distilbert", "base", 50, hidden_size=32, inner_size=16, num_layers=1, num_heads=2)
+    other = sized(
+        "distilbert", "base", 50, hidden_size=32, inner_size=16, num_layers=1, num_heads=2
+    )
     with pytest.raises(UserError, match=r"seq2seq: family of the model 'distilbert'.*bert"):
         make_task("seq2seq").build(encoder_of(other))
     task = make_task("seq2seq")

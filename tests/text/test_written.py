@@ -7,9 +7,13 @@ from hypothesis import strategies as st
 from clozeworks.text.written import written
 from tiny import TOKENIZER, VOCABULARY
 
-SIGNS = ".,;:!?'\"()[]{}-/_@#$%&*+=<>|~`^\\\u2018\u2019\u201c\u201d\u2013\u2014\u2026，。！？；：“”（）《》、"
+SIGNS = (
+    ".,;:!?'\"()[]{}-/_@#$%&*+=<>|~`^\\"
+    "\u2018\u2019\u201c\u201d\u2013\u2014\u2026，。！？；：“”（）《》、"
+)
 ANY_TEXT = st.text(
-    st.characters(exclude_categories=["Cs"]) | st.sampled_from("abc 1290我们，。Ａé\u0301[]" + SIGNS),
+    st.characters(exclude_categories=["Cs"])
+    | st.sampled_from("abc 1290我们，。Ａé\u0301[]" + SIGNS),
     max_size=60,
 )
 
@@ -24,7 +28,9 @@ def test_what_is_written_out_is_read_as_the_same_tokens(text):
 
 
 @settings(deadline=None, max_examples=300)
-@given(st.lists(st.sampled_from(["a", "ab", "12", "3", "s", "t", "好", "##b", *SIGNS]), max_size=30))
+@given(
+    st.lists(st.sampled_from(["a", "ab", "12", "3", "s", "t", "好", "##b", *SIGNS]), max_size=30)
+)
 def test_no_two_spaces_none_at_the_ends_and_none_beside_chinese(pieces):
     out = written(pieces)
     assert out == out.strip() and "  " not in out

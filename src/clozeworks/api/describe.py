@@ -34,8 +34,8 @@ def describe(path: Path) -> dict[str, str]:
     """
     bundle = open_bundle(path)
     family, config = family_of(bundle), config_of(bundle)
-    shapes = {name: shape for file in bundle.weights for name, shape in read_shapes(file).items()}
-    shapes = pair.shown(shapes, bundle, family)
+    there = {name: shape for file in bundle.weights for name, shape in read_shapes(file).items()}
+    shapes = pair.shown(there, bundle, family)
     lines = {
         "folder": str(path),
         "family": family.model_type,

@@ -144,13 +144,15 @@ class _Outcome:
 
     def judge(self, live: Model) -> Mapping[str, float]:
         """Its metrics on dev, or on a sample of it, and then its loss on all of it."""
-        task, rows, losses = self.task, self.dev, {}
+        task, rows = self.task, self.dev
+        losses: dict[str, float] = {}
         if task.sampled is not None:
             rows = _evenly(self.dev, task.sampled)
             train = self.recipe.train
             losses = held_out_losses(live, task.judged, self.held_out, train.micro_tokens)
         engine = Engine(live, task, self.tokenizer)
-        return losses | (task.metrics(list(engine.predict(rows)), rows) if rows else {})
+        numbers = task.metrics(list(engine.predict(rows)), rows) if rows else {}
+        return {**losses, **numbers}
 
     @cached_property
     def held_out(self) -> ExampleStream:

@@ -1,4 +1,4 @@
-"""Judging a model that writes texts: how near they come to references, beside copying the source."""
+"""Judging a model that writes texts: how near references they come, beside copying the source."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from clozeworks.evaluation.compare import Interval, Judged, digest_rows, resampl
 from clozeworks.evaluation.slices import language, quarters, words
 from clozeworks.metrics.generate import CorpusScore, bleu, chrf, rouge, rouge_words
 from clozeworks.tasks.base import Task
-from clozeworks.tasks.seq2seq import Seq2seq, Seq2seqExample, Seq2seqPrediction, targets_of
+from clozeworks.tasks.seq2seq import Seq2Seq, Seq2SeqExample, Seq2SeqPrediction, targets_of
 
 RESAMPLES = 300
 """Draws of all texts for the intervals of BLEU and chrF."""
@@ -89,12 +89,12 @@ class TextsEvaluation(Judged):
 
 def judge_texts(
     task: Task,
-    predictions: Sequence[Seq2seqPrediction],
-    examples: Sequence[Seq2seqExample],
+    predictions: Sequence[Seq2SeqPrediction],
+    examples: Sequence[Seq2SeqExample],
     name: str,
 ) -> TextsEvaluation:
     """Judge one prediction a row; raises UserError for no rows, or a row without a target."""
-    assert isinstance(task, Seq2seq)
+    assert isinstance(task, Seq2Seq)
     if not examples:
         raise UserError("there are no rows to judge; check that the file is not empty")
     lower = task.lowercase
@@ -196,7 +196,7 @@ def _by_length(sources: Sequence[int], scores: Rows, lengths: Ints) -> list[Leng
 
 
 def _quoted_row(
-    at: int, example: Seq2seqExample, prediction: Seq2seqPrediction, rouge_l: float
+    at: int, example: Seq2SeqExample, prediction: Seq2SeqPrediction, rouge_l: float
 ) -> WrittenRow:
     return WrittenRow(
         row=at + 1,

@@ -19,7 +19,14 @@ from clozeworks.evaluation.sections import (
 from clozeworks.evaluation.texts import Scores, TextsEvaluation, WrittenRow
 from clozeworks.metrics.generate import CorpusScore
 
-NAMES = ("bleu", "chrf", "rouge1", "rouge2", "rouge_l")
+TITLES = {
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rouge_l": "ROUGE-L",
+}
+"""Scores by field, as they are called in any language."""
 
 
 def texts_summary(main: TextsEvaluation) -> str:
@@ -52,11 +59,13 @@ def texts_sections(evaluations: Sequence[TextsEvaluation], language: str = "en")
     words, main = catalogue(language), evaluations[0]
     made: list[Section] = [_summary(main, words), _beside(evaluations, words)]
     made += [_lengths(evaluations, words), _by_length(main, words)]
-    for name, rows in (("worst", main.worst), ("best", main.best)):
+    for title, note, rows in (
+        ("texts_worst", "texts_worst_note", main.worst),
+        ("texts_best", "texts_best_note", main.best),
+    ):
         if rows:
             items = [_quote(row, words) for row in rows]
-            notes = [words[f"texts_{name}_note"]]
-            made.append(Quotes(title=words[f"texts_{name}"], notes=notes, items=items))
+            made.append(Quotes(title=words[title], notes=[words[note]], items=items))
     return made
 
 
@@ -67,25 +76,18 @@ def _summary(main: TextsEvaluation, words: Words) -> Numbers:
     if scores.bleu is None or scores.chrf is None:
         notes.append(words["texts_no_sacrebleu"])
     else:
-        signatures = {"bleu": scores.bleu.signature, "chrf": scores.chrf.signature}
-        notes.append(words["texts_signatures"].format(**signatures))
+        notes.append(f"BLEU {scores.bleu.signature} · chrF {scores.chrf.signature}")
     repeating = words["repeating_remark"].format(gold=percent(main.gold_repeating))
-    items = [
-        *(
-            Number(value=f"{found.score:.1f}", name=words[name], remark=words[f"{name}_remark"])
-            for name, found in (("bleu", scores.bleu), ("chrf", scores.chrf))
-            if found is not None
-        ),
-        _number(percent(scores.rouge_l.estimate), "rouge_l", words),
-        _number(percent(main.length_ratio), "length_ratio", words),
-        Number(value=percent(main.repeating), name=words["repeating"], remark=repeating),
-        _number(percent(main.cut / main.rows), "texts_cut", words),
+    shown = [
+        ("BLEU", f"{scores.bleu.score:.1f}" if scores.bleu else "–", words["bleu_remark"]),
+        ("chrF", f"{scores.chrf.score:.1f}" if scores.chrf else "–", words["chrf_remark"]),
+        ("ROUGE-L", percent(scores.rouge_l.estimate), words["rouge_l_remark"]),
+        (words["length_ratio"], percent(main.length_ratio), words["length_ratio_remark"]),
+        (words["repeating"], percent(main.repeating), repeating),
+        (words["texts_cut"], percent(main.cut / main.rows), words["texts_cut_remark"]),
     ]
+    items = [Number(value=value, name=name, remark=remark) for name, value, remark in shown]
     return Numbers(title=words["summary"], notes=notes, items=items)
-
-
-def _number(value: str, name: str, words: Words) -> Number:
-    return Number(value=value, name=words[name], remark=words[f"{name}_remark"])
 
 
 def _beside(evaluations: Sequence[TextsEvaluation], words: Words) -> Table:
@@ -95,7 +97,7 @@ def _beside(evaluations: Sequence[TextsEvaluation], words: Words) -> Table:
         notes=[words["texts_beside_note"]],
         columns=[
             Column(name=words["model"], numeric=False),
-            *(Column(name=words[name]) for name in NAMES),
+            *(Column(name=title) for title in TITLES.values()),
         ],
         rows=rows,
         totals=[[words["texts_copy"], *_cells(evaluations[0].copied)]],
@@ -103,7 +105,7 @@ def _beside(evaluations: Sequence[TextsEvaluation], words: Words) -> Table:
 
 
 def _cells(scores: Scores) -> list[str]:
-    return [_cell(getattr(scores, name)) for name in NAMES]
+    return [_cell(getattr(scores, name)) for name in TITLES]
 
 
 def _cell(found: CorpusScore | Interval | None) -> str:
@@ -128,7 +130,7 @@ def _lengths(evaluations: Sequence[TextsEvaluation], words: Words) -> Figure:
 
 
 def _by_length(main: TextsEvaluation, words: Words) -> Table:
-    names = [words["rows"], words["rouge_l"], words["length_ratio"]]
+    names = [words["rows"], TITLES["rouge_l"], words["length_ratio"]]
     rows = []
     for part in main.by_length:
         key = "slice_length_one" if part.shortest == part.longest else "slice_length"
@@ -145,7 +147,7 @@ def _by_length(main: TextsEvaluation, words: Words) -> Table:
 
 def _quote(row: WrittenRow, words: Words) -> Quote:
     remarks = [
-        words["quote_rouge"].format(score=percent(row.rouge_l)),
+        f"{TITLES['rouge_l']} {percent(row.rouge_l)}",
         words["quote_score"].format(score=f"{row.score:.2f}"),
         words["quote_row"].format(row=row.row),
     ]

@@ -16,7 +16,7 @@ from clozeworks.model.config import EncoderConfig
 from clozeworks.model.decoder import Decoder
 from clozeworks.model.families import Family
 from clozeworks.model.names import State, without_copies
-from clozeworks.tasks.seq2seq import Seq2seqConfig, barred_ids
+from clozeworks.tasks.seq2seq import Seq2SeqConfig, barred_ids
 
 KIND = "encoder-decoder"
 """Its `model_type`."""
@@ -187,7 +187,7 @@ def _write_habits(folder: Path, rows: int, vocabulary: Vocabulary, card: Card) -
 
     Of its beam search, which divides by a power of the length alone, scores and texts may differ.
     """
-    config = Seq2seqConfig.model_validate(card.settings)
+    config = Seq2SeqConfig.model_validate(card.settings)
     values = {
         **_ids(vocabulary),
         "max_length": config.target_length,

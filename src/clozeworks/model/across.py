@@ -142,9 +142,7 @@ class _Across(torch.autograd.Function):
     """Attention by matrix products, its backward written out; keeps the probabilities."""
 
     @staticmethod
-    def forward(
-        ctx: Any, q: Tensor, kv: Tensor, across: Across, heads: int, drop: Drop
-    ) -> Tensor:
+    def forward(ctx: Any, q: Tensor, kv: Tensor, across: Across, heads: int, drop: Drop) -> Tensor:
         ctx.shapes, rows = (len(q), len(kv)), across.rows
         (q,) = _by_head(across.targets.spread(q), rows, heads, 1)
         kv = _by_head(across.sources.spread(kv), rows, heads, 2)
@@ -178,4 +176,10 @@ class _Across(torch.autograd.Function):
         torch.bmm(scores.transpose(1, 2), q, out=grads[0])
         slots = grads.view(2, rows, heads, kv.shape[2], kv.shape[3]).permute(1, 3, 0, 2, 4)
         dkv = across.sources.gather(slots.reshape(rows * kv.shape[2], -1), ctx.shapes[1])
-        return across.targets.gather(_by_token(dq, rows, heads), ctx.shapes[0]), dkv, None, None, None
+        return (
+            across.targets.gather(_by_token(dq, rows, heads), ctx.shapes[0]),
+            dkv,
+            None,
+            None,
+            None,
+        )

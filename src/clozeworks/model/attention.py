@@ -87,8 +87,8 @@ class Layout:
         """Scores to add, [R, C, C]: 0 within a sequence, MASKED across; None where all may meet.
 
         With a `window`, tokens further apart than that are MASKED too, and with `causal` those that
-        come later; of plain rows the mask is then [1, C, C]. Empty slots attend to one another only, so whatever stands in them reaches
-        no token, forward or backward.
+        come later; of plain rows the mask is then [1, C, C]. Empty slots attend to one another
+        only, so whatever stands in them reaches no token, forward or backward.
         """
         reach = self.capacity if window is None else window
         near = reach < self.capacity - 1

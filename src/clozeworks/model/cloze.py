@@ -104,9 +104,7 @@ def _plainly(
     for start in range(0, len(labels), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
         logits = F.linear(x[rows], weight, bias).float()
-        total += F.cross_entropy(
-            logits, labels[rows], reduction="sum", label_smoothing=smoothing
-        )
+        total += F.cross_entropy(logits, labels[rows], reduction="sum", label_smoothing=smoothing)
         if lots is not None:
             drawn.append(_drawn(torch.softmax(logits, 1), Lots(lots.places[rows], lots.barred)))
     return total, torch.cat(drawn) if drawn else labels.new_empty(0)

@@ -169,9 +169,12 @@ class Layer(nn.Module):
         return cast(Tensor, self.attention_norm(x))
 
     def _fed(self, x: Tensor) -> Tensor:
-        if not self.post:
-            return x + self.dropout(self._inner(self.output_norm(x)))
-        return cast(Tensor, self.output_norm(x + self.dropout(self._inner(x))))
+        out: Tensor
+        if self.post:
+            out = self.output_norm(x + self.dropout(self._inner(x)))
+        else:
+            out = x + self.dropout(self._inner(self.output_norm(x)))
+        return out
 
     def _inner(self, x: Tensor) -> Tensor:
         inner = self.up(x)

@@ -26,7 +26,7 @@ from clozeworks.text.tokenizer import Tokenizer
 from clozeworks.text.written import written
 
 
-class Seq2seqConfig(Settings):
+class Seq2SeqConfig(Settings):
     """How texts are read, what the decoder begins as, and how it writes."""
 
     source_length: int = Field(default=128, ge=8)
@@ -69,7 +69,7 @@ class Seq2seqConfig(Settings):
         return self
 
 
-class Seq2seqExample(Example):
+class Seq2SeqExample(Example):
     """A text, and the text to write for it."""
 
     source: str
@@ -79,7 +79,7 @@ class Seq2seqExample(Example):
     predict."""
 
 
-class Seq2seqPrediction(Prediction):
+class Seq2SeqPrediction(Prediction):
     """What was written for one source."""
 
     text: str
@@ -89,15 +89,15 @@ class Seq2seqPrediction(Prediction):
     """Tokens of the source that were not read."""
 
 
-class Seq2seq(Task):
+class Seq2Seq(Task):
     """Write a text for a text: translate, summarise, answer."""
 
     name = "seq2seq"
-    Config, Example, Answer = Seq2seqConfig, Seq2seqExample, Seq2seqPrediction
+    Config, Example, Answer = Seq2SeqConfig, Seq2SeqExample, Seq2SeqPrediction
     answers = frozenset({"target"})
     reads = ("source",)
     windows = ("source_length", "target_length")
-    config: Seq2seqConfig
+    config: Seq2SeqConfig
 
     def __init__(self, config: Settings, vocabulary: Any, labels: Items[str] = ()) -> None:
         super().__init__(config, vocabulary, labels)
@@ -115,7 +115,7 @@ class Seq2seq(Task):
         return not any(piece != piece.lower() for i, piece in pieces if i not in special)
 
     @cached_property
-    def judged(self) -> "Seq2seq":
+    def judged(self) -> "Seq2Seq":
         """Without smoothing, which only training has."""
         judged = copy(self)
         judged.config = self.config.model_copy(update={"smoothing": 0.0})
@@ -124,7 +124,7 @@ class Seq2seq(Task):
     # === Data ===
 
     def questions(
-        self, examples: Items[Seq2seqExample], tokenizer: Tokenizer
+        self, examples: Items[Seq2SeqExample], tokenizer: Tokenizer
     ) -> list[list[Sequence]]:
         """The sources alone."""
         if not tokenizer.is_wordpiece:
@@ -136,7 +136,7 @@ class Seq2seq(Task):
         return [[s] for s in tokenizer.encode_batch(texts, max_length=length, spans=False)]
 
     def features(
-        self, examples: Items[Seq2seqExample], tokenizer: Tokenizer
+        self, examples: Items[Seq2SeqExample], tokenizer: Tokenizer
     ) -> list[list[Sequence]]:
         """The source, and the target where there is one: `[CLS] target [SEP]`."""
         found = self.questions(examples, tokenizer)
@@ -148,14 +148,14 @@ class Seq2seq(Task):
             found[i].append(Sequence(whole, whole * 0, truncated=max(0, len(ids) - room)))
         return found
 
-    def check(self, example: Seq2seqExample) -> None:
+    def check(self, example: Seq2SeqExample) -> None:
         if not targets_of(example):
             raise UserError("no target; write one, or remove the row")
         if not all(text.strip() for text in targets_of(example)):
             raise UserError("a target is empty; write one, or remove the row")
 
     @classmethod
-    def key(cls, example: Seq2seqExample) -> str:
+    def key(cls, example: Seq2SeqExample) -> str:
         return example.source
 
     def mark(self, batch: Batch, groups: Items[Group], draw: Draw) -> Batch:
@@ -168,7 +168,7 @@ class Seq2seq(Task):
         read = [s.ids[: len(s) - 1 - bool(s.truncated)] for _, s in (g.sequences for g in groups)]
         next_ = [g.sequences[1].ids[1 : 1 + len(ids)] for g, ids in zip(groups, read, strict=True)]
         lengths = np.array([len(ids) for ids in read], dtype=np.int64)
-        return sources.withtargets_of(
+        return sources.with_targets(
             seq2seq_ids=torch.from_numpy(np.concatenate(read)),
             seq2seq_offsets=torch.from_numpy(bounds(lengths)),
             seq2seq_labels=torch.from_numpy(np.concatenate(next_)),
@@ -271,7 +271,7 @@ class Seq2seq(Task):
         )
 
     def decode(self, output: Output, batch: Batch) -> list[Part]:
-        """The `text` of each source, and its `score`; the text stands nowhere, so it has no place."""
+        """The `text` for each source, its `score`, and what was `cut`; it has no place anywhere."""
         pieces = self.vocabulary.pieces
         columns = [output[name].tolist() for name in ("tokens", "lengths", "scores")]
         parts: list[Part] = []
@@ -280,11 +280,11 @@ class Seq2seq(Task):
             parts.append({"text": text, "score": max(score, LEAST), "cut": sequence.truncated})
         return parts
 
-    def join(self, example: Seq2seqExample, parts: list[Part]) -> Seq2seqPrediction:
-        return Seq2seqPrediction(**parts[0])
+    def join(self, example: Seq2SeqExample, parts: list[Part]) -> Seq2SeqPrediction:
+        return Seq2SeqPrediction(**parts[0])
 
     def metrics(
-        self, predictions: Items[Seq2seqPrediction], examples: Items[Seq2seqExample]
+        self, predictions: Items[Seq2SeqPrediction], examples: Items[Seq2SeqExample]
     ) -> Mapping[str, float]:
         """ROUGE-L, which needs no package, and how long texts are beside their targets."""
         if not examples:
@@ -310,7 +310,7 @@ _LAYERS = "encoder.layers."
 _EMBEDDINGS = "encoder.embeddings."
 
 
-def targets_of(example: Seq2seqExample) -> list[str]:
+def targets_of(example: Seq2SeqExample) -> list[str]:
     """The texts that may be written for an Example, none where none is given."""
     target = example.target
     return [target] if isinstance(target, str) else list(target or [])

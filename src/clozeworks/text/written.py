@@ -1,4 +1,4 @@
-"""WordPiece tokens written out as text: words whole, spaces where English has them, none in Chinese.
+"""WordPiece tokens written out as text: words whole, spaces as English has them, none in Chinese.
 
 Tokens do not say where spaces stood, so this is a guess by the rules of print; but what is written,
 read again, is the same tokens.

@@ -6,17 +6,17 @@ from clozeworks.evaluation.sections import Section
 from clozeworks.evaluation.texts import TextsEvaluation, judge_texts
 from clozeworks.evaluation.texts_sections import texts_sections, texts_summary
 from clozeworks.tasks.base import Task
-from clozeworks.tasks.seq2seq import Seq2seqExample, Seq2seqPrediction
+from clozeworks.tasks.seq2seq import Seq2SeqExample, Seq2SeqPrediction
 
 
-class Seq2seq:
+class Seq2Seq:
     """How near what was written comes to references, beside copying the source."""
 
     def judge(
         self,
         task: Task,
-        predictions: Sequence[Seq2seqPrediction],
-        examples: Sequence[Seq2seqExample],
+        predictions: Sequence[Seq2SeqPrediction],
+        examples: Sequence[Seq2SeqExample],
         name: str,
     ) -> TextsEvaluation:
         """Against the targets of the examples."""
