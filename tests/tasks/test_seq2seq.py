@@ -1,5 +1,4 @@
-"""Laws of writing a text for a text: what is learned, what a decoder begins as, what others read.
-"""
+"""Laws of writing a text for a text: what is learned, what a decoder begins as, what others read."""
 
 import json
 
@@ -186,6 +185,18 @@ def test_special_tokens_are_never_written(unknown):
         assert ("[UNK]" in found.text) == unknown
         for name in ("[PAD]", "[CLS]", "[SEP]", "[MASK]", "[unused0]"):
             assert name not in found.text
+
+
+def test_a_model_may_write_by_other_settings_than_it_was_trained_with(tmp_path):
+    task = make_task("seq2seq")
+    model = written_to(tmp_path, task)
+    rows = make_examples(task, 6)
+    changed = {"beams": "1", "target_length": 9, "early_stop": "False"}
+    engine = Engine.open(tmp_path, CPU, torch.float32, changed)
+    own = tasks.create("seq2seq", {**task.settings, "beams": 1, "target_length": 9}, VOCABULARY)
+    assert list(engine.predict(rows)) == list(Engine(model, own, TOKENIZER).predict(rows))
+    with pytest.raises(UserError, match="settings of seq2seq: .*beems"):
+        Engine.open(tmp_path, CPU, torch.float32, {"beems": 1})
 
 
 def test_rows_of_the_model_without_a_piece_are_never_written():

@@ -35,6 +35,8 @@ class EvaluateRecipe(Settings):
     """Character encoding of the file; gb18030 for most Chinese files that are not UTF-8."""
     format: str | None = None
     """Form of the file, where its name does not tell it."""
+    settings: dict[str, str | int | float] = {}
+    """Settings of the task that are to be others than in training, such as beams 1."""
     skip_empty: bool = False
     """Leave out rows whose text is empty, and count them, instead of stopping."""
     precision: Precision = "auto"
@@ -54,7 +56,7 @@ class Evaluated(Settings):
 
 def evaluate(recipe: EvaluateRecipe) -> Evaluated:
     """Predict every row, judge the predictions, and write the report as HTML and JSON."""
-    engine = open_engine(recipe.model, recipe.device, recipe.precision)
+    engine = open_engine(recipe.model, recipe.device, recipe.precision, recipe.settings)
     report = _report_of(engine, recipe.model)
     examples = labelled_examples(
         recipe.data, engine.task, recipe, engine.task.target, trained_columns(recipe.model)

@@ -1,6 +1,8 @@
 """How a run takes up a model folder at its start, and leaves one at its end."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from clozeworks.core.bundle import CARD, Bundle, Card, Provenance, open_bundle
@@ -89,10 +91,15 @@ def _card(run: Run, task: Task, tokenizer: Tokenizer, recipe: Settings) -> Card:
     )
 
 
-def open_engine(model: Path, device: str, precision: Precision) -> Engine:
-    """A trained Bundle, ready to predict."""
+def open_engine(
+    model: Path,
+    device: str,
+    precision: Precision,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+) -> Engine:
+    """A trained Bundle, ready to predict; `settings` as for `Engine.open`."""
     place = pick_device(device)
-    return Engine.open(local(model), place, pick_dtype(precision, place))
+    return Engine.open(local(model), place, pick_dtype(precision, place), settings)
 
 
 def trained_columns(model: Path) -> dict[str, str]:

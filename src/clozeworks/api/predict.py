@@ -36,6 +36,8 @@ class PredictRecipe(Settings):
     """Character encoding of the file; gb18030 for most Chinese files that are not UTF-8."""
     format: str | None = None
     """Form of the file, where its name does not tell it."""
+    settings: dict[str, str | int | float] = {}
+    """Settings of the task that are to be others than in training, such as beams 1."""
     scores: bool = False
     """Write the probability of every class too, where the predictions have them."""
     keep_empty: bool = False
@@ -67,7 +69,7 @@ def predict(recipe: PredictRecipe) -> Predicted:
         )
     if recipe.out.resolve() == recipe.data.resolve():
         raise UserError(f"--out {recipe.out} is the file to predict; choose another name")
-    engine = open_engine(recipe.model, recipe.device, recipe.precision)
+    engine = open_engine(recipe.model, recipe.device, recipe.precision, recipe.settings)
     rows = 0
     with write_file(recipe.out) as stream, Meter("predicting", None, "rows") as meter:
         write = _writer(stream, recipe.out.suffix)

@@ -1,8 +1,9 @@
 """The Engine: Examples in, Predictions out, in order, in bounded memory; the one way to predict."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -48,11 +49,20 @@ class Engine:
         self.cut_examples = 0
 
     @classmethod
-    def open(cls, path: str | Path, device: torch.device, dtype: torch.dtype) -> "Engine":
-        """Make one from a trained Bundle; raises UserError if it has no task to answer."""
+    def open(
+        cls,
+        path: str | Path,
+        device: torch.device,
+        dtype: torch.dtype,
+        settings: Mapping[str, Any] = MappingProxyType({}),
+    ) -> "Engine":
+        """Make one from a trained Bundle; raises UserError if it has no task to answer.
+
+        `settings` of the task go before those it was trained with.
+        """
         bundle = open_bundle(path)
         tokenizer = load_tokenizer(bundle.path)
-        task = task_of(bundle, tokenizer)
+        task = task_of(bundle, tokenizer, settings)
         opened = open_model(bundle, task)
         size = opened.model.encoder.config.vocab_size
         check_match(tokenizer, size, str(bundle.path), bundle.card.tokenizer)
@@ -107,8 +117,11 @@ class Engine:
         return answers
 
 
-def task_of(bundle: Bundle, tokenizer: Tokenizer) -> Task:
-    """The task a Bundle was trained for, as its card or its Hugging Face config says."""
+def task_of(
+    bundle: Bundle, tokenizer: Tokenizer, changed: Mapping[str, Any] = MappingProxyType({})
+) -> Task:
+    """The task a Bundle was trained for, as its card or its Hugging Face config says; with
+    `changed` settings."""
     card = bundle.card
     name = card.task or "+".join(sorted(heads_of(bundle)))  # no card: a folder from elsewhere
     if not name:
@@ -117,7 +130,7 @@ def task_of(bundle: Bundle, tokenizer: Tokenizer) -> Task:
             f"clozeworks finetune classify … --model {bundle.path}"
         )
     labels = labels_of(bundle)
-    settings = {**_elsewhere(name, bundle, labels), **card.settings}
+    settings = {**_elsewhere(name, bundle, labels), **card.settings, **changed}
     task = create(name, settings, tokenizer.vocabulary, labels)
     task.calibration = card.calibration
     return task
