@@ -2,6 +2,7 @@
 nothing."""
 
 from itertools import product
+from unittest import mock
 
 import pytest
 import torch
@@ -118,12 +119,19 @@ def test_one_beam_takes_the_likeliest_token_each_time(seed, no_repeat, least):
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.integers(0, 1000), st.sampled_from([1, 2, 5]), st.booleans(), st.sampled_from([0, 2]))
-def test_texts_in_company_are_texts_alone(seed, beams, early, no_repeat):
+@given(
+    st.integers(0, 1000),
+    st.sampled_from([1, 2, 5]),
+    st.booleans(),
+    st.sampled_from([0, 2]),
+    st.sampled_from([0.0, 0.8, 1.0]),
+)
+def test_texts_in_company_are_texts_alone(seed, beams, early, no_repeat, worth):
+    """However soon finished ones are taken out."""
     decoder = make_decoder(seed, 0.4)
     memory, offsets = make_sources([3, 12, 7, 1, 9, 5])
-    wanted = search(beams=beams, early=early, longest=9, no_repeat=no_repeat)
-    with torch.inference_mode():
+    wanted = search(beams=beams, early=early, longest=12, no_repeat=no_repeat, penalty=1.5)
+    with torch.inference_mode(), mock.patch("clozeworks.model.write.WORTH", worth):
         together = write(decoder, memory, offsets, wanted)
         for i, text in enumerate(texts_of(together)):
             own = memory[offsets[i] : offsets[i + 1]]

@@ -9,10 +9,12 @@ import torch.nn.functional as F
 from transformers import EncoderDecoderModel
 
 from clozeworks import tasks
+from clozeworks.api.describe import describe
 from clozeworks.core.bundle import CARD, Card, open_bundle
 from clozeworks.core.errors import UserError
 from clozeworks.data.batches import Group, pack
 from clozeworks.inference.engine import Engine
+from clozeworks.interop.foreign import take_bundle
 from clozeworks.interop.huggingface import open_model, write_bundle
 from clozeworks.model.decoder import Tokens
 from clozeworks.model.families import sized
@@ -195,7 +197,7 @@ def test_a_model_may_write_by_other_settings_than_it_was_trained_with(tmp_path):
     engine = Engine.open(tmp_path, CPU, torch.float32, changed)
     own = tasks.create("seq2seq", {**task.settings, "beams": 1, "target_length": 9}, VOCABULARY)
     assert list(engine.predict(rows)) == list(Engine(model, own, TOKENIZER).predict(rows))
-    with pytest.raises(UserError, match="settings of seq2seq: .*beems"):
+    with pytest.raises(UserError, match=r"settings of seq2seq: .*beems"):
         Engine.open(tmp_path, CPU, torch.float32, {"beems": 1})
 
 
@@ -282,6 +284,41 @@ def test_token_vectors_that_grew_apart_are_not_taken_for_shared_ones(tmp_path):
     theirs.save_pretrained(tmp_path / "ours")
     with pytest.raises(UserError, match=r"not the same as .*remove clozeworks\.json from its fold"):
         Engine.open(tmp_path / "ours", CPU, torch.float32)
+
+
+def test_training_from_such_a_folder_keeps_vectors_that_are_apart_or_refuses(tmp_path):
+    model = make_model(make_task("seq2seq:untied"))
+    written_to(tmp_path, make_task("seq2seq:untied"), model)
+    shared = tasks.create("seq2seq", {"decoder_layers": 2}, VOCABULARY)
+    with pytest.raises(UserError, match=r"token vectors of its own; .*--no-share-vocabulary"):
+        open_model(open_bundle(tmp_path), shared, to_train=True)
+
+
+def test_its_encoder_may_be_trained_for_something_else(tmp_path):
+    task = make_task("seq2seq")
+    model = written_to(tmp_path, task)
+    opened = open_model(open_bundle(tmp_path), make_task("classify"), to_train=True)
+    assert opened.fresh == ["heads.classify", "pooler"]
+    for one, other in zip(
+        opened.model.encoder.parameters(), model.encoder.parameters(), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", ["seq2seq", "seq2seq:untied"])
+def test_info_counts_every_parameter_once(tmp_path, name):
+    model = written_to(tmp_path, make_task(name))
+    told = describe(tmp_path)
+    count = sum(p.numel() for p in model.parameters())
+    assert told["parameters"].startswith(f"{count:,} (") and told["heads"] == "seq2seq"
+    layers = len(model.heads["seq2seq"].layers)
+    assert told["decoder"] == f"{layers} layers, with cross-attention" and "unknown" not in told
+
+
+def test_such_folders_are_not_converted(tmp_path):
+    written_to(tmp_path, make_task("seq2seq"))
+    with pytest.raises(UserError, match=r"an encoder with a decoder .* neither converted nor ext"):
+        take_bundle(open_bundle(tmp_path))
 
 
 # === What cannot be ===

@@ -131,6 +131,9 @@ def as_one(theirs: State, bundle: Bundle, family: Family) -> State:
             else "an output embedding of its own is not supported"
         )
         raise UserError(f"{name} is not the same as {twin}: {remedy}")
+    pooler = state.get(f"{family.prefix}{POOLER}.weight")
+    if pooler is not None and not pooler.any():  # as `as_pair` makes it: none to begin from
+        del state[f"{family.prefix}{POOLER}.weight"], state[f"{family.prefix}{POOLER}.bias"]
     return state
 
 

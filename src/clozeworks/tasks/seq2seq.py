@@ -35,9 +35,9 @@ class Seq2SeqConfig(Settings):
     """The same of targets, and of what is written."""
     decoder_layers: int | None = Field(default=None, ge=1)
     """Layers of the decoder, taken evenly spaced from the encoder's; absent: as many."""
-    cross: Literal["copied", "fresh"] = "copied"
-    """What cross-attention begins as: a copy of the layer's self-attention, or chance (as in Rothe
-    et al. 2020)."""
+    cross: Literal["fresh", "copied"] = "fresh"
+    """What cross-attention begins as: chance (Rothe et al. 2020), or a copy of the layer's
+    self-attention."""
     share_vocabulary: bool = True
     """Whether decoder and encoder share their token vectors, in training too."""
     smoothing: float = Field(default=0.1, ge=0, lt=1)
@@ -194,6 +194,13 @@ class Seq2Seq(Task):
         held = {name for name in tensors if name.startswith(f"{_OWN}layers.")}
         if held:
             self._refuse_other(sum(name.endswith(".cross_q.weight") for name in held), count)
+            theirs = tensors[f"encoder.{_TOKENS}"]
+            own = tensors.get(f"{_OWN}{_TOKENS}", theirs)
+            if self.config.share_vocabulary and not torch.equal(own, theirs):
+                raise UserError(
+                    "the model's decoder has token vectors of its own; go on with them: "
+                    "--no-share-vocabulary"
+                )
             return {}
         found = {
             f"{_OWN}embeddings.{name}": tensor for name, tensor in _under(tensors, _EMBEDDINGS)
@@ -308,6 +315,7 @@ _HEADS = frozenset({"seq2seq"})
 _OWN = "heads.seq2seq."
 _LAYERS = "encoder.layers."
 _EMBEDDINGS = "encoder.embeddings."
+_TOKENS = "embeddings.tokens.weight"
 
 
 def targets_of(example: Seq2SeqExample) -> list[str]:
