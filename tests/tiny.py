@@ -49,6 +49,13 @@ KINDS = {
     "tag:crf": {"crf": True, "scheme": "bioes", "max_length": 16, "overlap": 4},
     "rerank:pointwise": {"loss": "pointwise", "join": "mean", "drawn": 3},
     "tag:nested": {"nested": True, "max_length": 16, "overlap": 6, "longest": 4},
+    "seq2seq:untied": {
+        "share_vocabulary": False,
+        "decoder_layers": 2,
+        "beams": 1,
+        "smoothing": 0,
+        "no_repeat": 2,
+    },
     "classify:paths": {"levels": "##", "class_weights": "balanced", "focus": 2.0},
     "embed:cosent": {"objective": "cosent"},
     "embed:cosine": {"objective": "cosine", "pooling": "max", "max_length": 16},
@@ -78,6 +85,9 @@ def make_task(name, labels=None):
     if task == "extract":
         settings = {"dropout": 0.0, "max_length": 48, "overlap": 16, "keep": 2, "blocking": False}
         return tasks.create(task, settings, VOCABULARY, ["kept"])
+    if task == "seq2seq":
+        settings = {"source_length": 40, "target_length": 24, **KINDS.get(name, {})}
+        return tasks.create(task, settings, VOCABULARY)
     if task == "tag":
         labels = labels or labels_of(TYPES, "bioes" if kind else "bio")
         if kind == "nested":
@@ -157,6 +167,8 @@ def make_examples(task, count, seed=0):
         return [to_extract(task, random) for _ in range(count)]
     if task.name == "tag" and task.config.nested:
         return [nested(task, text().split()) for _ in range(count)]
+    if task.name == "seq2seq":
+        return [paired(task, text().split()) for _ in range(count)]
     if task.name == "tag":
         return [tagged(task, text().split(), random) for _ in range(count)]
     if task.name == "classify":
@@ -269,6 +281,11 @@ def to_extract(task, random):
     if random.integers(2):
         return task.Example(sentences=sentences, labels=labels)
     return task.Example(document=" ".join(sentences), labels=labels)
+
+
+def paired(task, words):
+    """An Example whose target is the last words of its source, the last one first."""
+    return task.Example(source=" ".join(words), target=" ".join(words[:-4:-1]))
 
 
 def gap(ours, theirs, against=None):

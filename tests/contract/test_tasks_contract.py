@@ -161,7 +161,10 @@ def close(one, other):
 def test_decode_gives_a_part_a_sequence_and_join_an_answer_that_can_be_written(name):
     task = make_task(name)
     examples = make_examples(task.parts[0], 6)
-    groups = [Group(i, s) for i, s in enumerate(task.features(examples, TOKENIZER))]
+    groups = [
+        Group(i, s)
+        for i, s in enumerate(task.features([task.asked(e) for e in examples], TOKENIZER))
+    ]
     batch = pack(groups)
     with torch.inference_mode():
         parts = task.decode(task.predict(make_model(task), batch), batch)

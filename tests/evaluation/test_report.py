@@ -20,6 +20,7 @@ from clozeworks.evaluation.report import render, write_report
 from clozeworks.evaluation.reports.classify import Classify
 from clozeworks.evaluation.reports.embed import Embed
 from clozeworks.evaluation.reports.qa import Qa
+from clozeworks.evaluation.reports.seq2seq import Seq2Seq
 from clozeworks.evaluation.reports.tag import Tag
 from clozeworks.evaluation.sections import Column, Matrix, Quote, Quotes, Table, Text
 from clozeworks.metrics.calibrate import softmax
@@ -340,3 +341,38 @@ def test_a_browser_shows_it_without_complaint(browser, tmp_path, width, language
     outside += "return a.left < b.left - 1 || a.right > b.right + 1 || a.bottom > b.bottom + 1})"
     assert page.evaluate(outside + ".map(t => t.textContent)") == []
     page.close()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("sacrebleu", [True, False])
+def test_texts_have_a_page_of_their_own(language, sacrebleu, monkeypatch):
+    if sacrebleu:
+        pytest.importorskip("sacrebleu")
+    else:
+        monkeypatch.setattr("clozeworks.evaluation.texts.find_spec", lambda name: None)
+    task = make_task("seq2seq")
+    told = [f"{EVIL} the order is late", "快递在哪里", "the parcel is here, please send the parcel"]
+    rows = [
+        task.Example(source=f"{EVIL} where is my Order", target=[told[0], "late"]),
+        task.Example(source="我的快递在哪里呢", target=told[1]),
+        task.Example(source="the parcel", target=told[2]),
+    ]
+    written = [told[0].lower(), "快递", "a a a a a a a"]
+    answers = [
+        task.Answer(text=text, score=-0.5, cut=cut)
+        for text, cut in zip(written, (0, 3, 0), strict=True)
+    ]
+    evaluation = Seq2Seq().judge(task, answers, rows, "模型")
+    assert evaluation.lowercase and evaluation.cut == 1
+    assert evaluation.repeating == pytest.approx(1 / 3) and evaluation.gold_repeating == 0
+    assert [row.row for row in evaluation.worst] == [3, 2]
+    assert [row.row for row in evaluation.best] == [1, 2, 3]
+    assert (evaluation.scores.bleu is not None) == sacrebleu
+    assert 0 < evaluation.scores.rouge_l.estimate < evaluation.copied.rouge_l.estimate < 1
+    page = Page(render("t", Seq2Seq().sections([evaluation, evaluation], language), language))
+    assert not page.tags & {"script", "iframe", "img", "object"}
+    text = " ".join(page.texts)
+    assert f"{EVIL} where is my Order" in text
+    assert ("clozeworks[gen]" in text) != sacrebleu
+    assert type(evaluation).model_validate_json(evaluation.model_dump_json()) == evaluation
+    assert "33.3% repeat themselves, 1 sources cut" in Seq2Seq().summary(evaluation)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from clozeworks.core.bundle import OWN, Bundle, Card, Provenance, open_bundle, read_json
 from clozeworks.core.errors import UserError
-from clozeworks.interop import tensorflow
+from clozeworks.interop import pair, tensorflow
 from clozeworks.interop.huggingface import (
     PRETRAINING,
     check_match,
@@ -36,12 +36,14 @@ def describe(path: Path) -> dict[str, str]:
     """
     bundle = open_bundle(path)
     family, config = family_of(bundle), config_of(bundle)
-    shapes = {name: shape for file in bundle.weights for name, shape in read_shapes(file).items()}
+    there = {name: shape for file in bundle.weights for name, shape in read_shapes(file).items()}
+    shapes = pair.shown(there, bundle, family)
     lines = {
         "folder": str(path),
         "family": family.model_type,
         "class": ", ".join(bundle.config.get("architectures") or ["–"]),
         **_sizes(config),
+        **_decoder(bundle, family, config),
         **_with_own(_parts(shapes, family, config, heads_of(bundle)), bundle),
         "weights": _files([*bundle.weights, *(p for p in [bundle.path / OWN] if p.exists())]),
         "tokenizer": _tokenizer(path, config, bundle.card),
@@ -93,6 +95,14 @@ def _sizes(config: EncoderConfig) -> dict[str, str]:
         f"{config.max_positions:,} positions",
         "vocabulary": f"{config.vocab_size:,}",
     }
+
+
+def _decoder(bundle: Bundle, family: Family, config: EncoderConfig) -> dict[str, str]:
+    """The decoder of a pair."""
+    if not pair.is_pair(bundle.config):
+        return {}
+    layers = pair.decoder_layers(bundle.config, family, config)
+    return {"decoder": f"{layers} layer{'' if layers == 1 else 's'}, with cross-attention"}
 
 
 def _parts(

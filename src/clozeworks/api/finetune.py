@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,10 +29,10 @@ from clozeworks.model.heads import Model
 from clozeworks.tasks.base import Draw, Part, Task
 from clozeworks.text.load import load_tokenizer
 from clozeworks.text.tokenizer import Tokenizer
-from clozeworks.train.best import check_wish
+from clozeworks.train.best import TOTAL, check_wish
 from clozeworks.train.distributed import Team, gathered
 from clozeworks.train.fit import Fit, took
-from clozeworks.train.loop import TrainSettings
+from clozeworks.train.loop import TrainSettings, held_out_losses
 from clozeworks.train.precision import pick_device
 
 
@@ -99,7 +100,8 @@ def _finetune(recipe: FinetuneRecipe, team: Team) -> Finetuned:
     tokenizer = _with_pieces(theirs, kind)
     settings = {**said_of(recipe.task, parent), **recipe.settings}
     draft = tasks.create(recipe.task, settings, tokenizer.vocabulary)
-    check_window(parent, getattr(draft.config, "max_length", 0))
+    for name, limit in draft.limits.items():
+        check_window(parent, limit, name)
     train = labelled_examples(recipe.data, draft, recipe)
     train, dev = (train, []) if recipe.dev else _held_out(draft, train, recipe.dev_share)
     train = _enlarged(draft, train, recipe.train.seed)
@@ -109,7 +111,7 @@ def _finetune(recipe: FinetuneRecipe, team: Team) -> Finetuned:
         dev = labelled_examples(recipe.dev, task, recipe, task.target)
     groups = _groups(task, train, tokenizer)
     task.look_over(groups)
-    check_wish(recipe.train.keep_best, task.measured(dev))
+    check_wish(recipe.train.keep_best, [*_losses(task), *task.measured(dev)])
     model = adopt(parent, task, theirs, recipe, tokenizer)
     run = team.first(lambda: Run.start(recipe.out, "finetune", recipe, _inputs(recipe, parent)))
 
@@ -147,9 +149,24 @@ class _Outcome:
     run: Run
 
     def judge(self, live: Model) -> Mapping[str, float]:
-        """Its metrics on dev."""
-        engine = Engine(live, self.task, self.tokenizer)
-        return self.task.metrics(list(engine.predict(self.dev)), self.dev)
+        """Its metrics on dev, or on a sample of it, and then its loss on all of it."""
+        task, rows = self.task, self.dev
+        losses: dict[str, float] = {}
+        if task.sampled is not None:
+            rows = _evenly(self.dev, task.sampled)
+            train = self.recipe.train
+            losses = held_out_losses(live, task.judged, self.held_out, train.micro_tokens)
+        engine = Engine(live, task, self.tokenizer)
+        numbers = task.metrics(list(engine.predict(rows)), rows) if rows else {}
+        return {**losses, **numbers}
+
+    @cached_property
+    def held_out(self) -> ExampleStream:
+        """Dev as training reads it."""
+        train, features = self.recipe.train, self.task.features(self.dev, self.tokenizer)
+        targets = map(self.task.target, self.dev)
+        groups = [Group(i, *pair) for i, pair in enumerate(zip(features, targets, strict=True))]
+        return ExampleStream(groups, train.batch, train.unit, train.seed)
 
     def write_aside(self, live: Model, folder: Path) -> None:
         """Write it as it is now; judgements to come must not know of its calibration."""
@@ -166,10 +183,23 @@ class _Outcome:
         keep(self.run, finished, self.task, self.tokenizer, self.recipe)
 
     def _calibrate(self, live: Model) -> tuple[Items[Any], Items[list[Part]]]:
+        if self.task.sampled is not None:
+            return [], []
         engine = Engine(live, self.task, self.tokenizer)
         examples, parts = zip(*engine.parts(self.dev), strict=True)
         self.task.calibration = self.task.calibrate(examples, parts)
         return examples, parts
+
+
+def _evenly(rows: list[Any], count: int) -> list[Any]:
+    """So many of the rows, from all over them."""
+    count = min(count, len(rows))
+    return [rows[i * len(rows) // count] for i in range(count)]
+
+
+def _losses(task: Task) -> list[str]:
+    """The losses a run is judged by, where it is."""
+    return [] if task.sampled is None else [TOTAL, *task.weights]
 
 
 def _held_out(task: Task, examples: list[Any], share: float) -> tuple[list[Any], list[Any]]:
@@ -221,7 +251,7 @@ def _groups(task: Task, examples: list[Any], tokenizer: Tokenizer) -> list[Group
     if any(cut):
         say(
             f"{sum(n > 0 for n in cut):,} of {len(cut):,} texts are over the window and lose "
-            f"{sum(cut):,} tokens; raise --max-length to keep more"
+            f"{sum(cut):,} tokens; raise {_flags(task)} to keep more"
         )
     return groups
 
@@ -239,6 +269,10 @@ def _say_where_cut(stream: ExampleStream, settings: TrainSettings, team: Team) -
         )
     if team.size > 1:
         say("Examples are compared with those that the same process reads")
+
+
+def _flags(task: Task) -> str:
+    return " or ".join(f"--{name.replace('_', '-')}" for name in task.limits)
 
 
 def _inputs(recipe: FinetuneRecipe, parent: Bundle) -> dict[str, str]:

@@ -58,13 +58,14 @@ def adopt(
     return model.to(pick_device(recipe.device))
 
 
-def check_window(parent: Bundle, window: int) -> None:
-    """Raise UserError if a model has fewer positions than a window has tokens."""
+def check_window(parent: Bundle, window: int, name: str = "max_length") -> None:
+    """Raise UserError if a model has fewer positions than a window has tokens; `name` says which
+    setting that is."""
     positions = config_of(parent).max_positions
     if window > positions:
         raise UserError(
-            f"max_length {window} is more than the {positions} positions of {parent.path}; "
-            f"use --max-length {positions} or less"
+            f"{name} {window} is more than the {positions} positions of {parent.path}; "
+            f"use --{name.replace('_', '-')} {positions} or less"
         )
 
 
@@ -92,7 +93,7 @@ def _card(run: Run, task: Task, tokenizer: Tokenizer, recipe: Settings) -> Card:
         calibration=task.calibration,
         fold=tokenizer.fold,
         tokenizer=tokenizer.hash,
-        max_length=getattr(task.config, "max_length", None),
+        max_length=max(task.limits.values(), default=None),
         provenance=Provenance(
             parent=None if values.get("model") is None else origin(Path(values["model"])),
             data=run.inputs,
@@ -109,7 +110,7 @@ def open_engine(
     precision: Precision,
     settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> Engine:
-    """A trained Bundle, ready to predict; `settings` go before those it was trained with."""
+    """A trained Bundle, ready to predict; `settings` as for `Engine.open`."""
     place = pick_device(device)
     return Engine.open(local(model), place, pick_dtype(precision, place), settings)
 

@@ -14,9 +14,11 @@ from clozeworks.core.errors import UserError, choose
 from clozeworks.core.records import Prediction, Sequence
 from clozeworks.data.batches import Group, pack
 from clozeworks.data.order import cut
+from clozeworks.interop import pair
 from clozeworks.interop.huggingface import (
     PROBLEM_TYPES,
     check_match,
+    family_of,
     heads_of,
     labels_of,
     open_model,
@@ -152,6 +154,8 @@ def _elsewhere(name: str, bundle: Bundle, labels: list[str]) -> dict[str, Any]:
         except UserError as error:
             raise UserError(f"{bundle.path / 'config.json'}: id2label: {error}") from error
         return {"enforce": False} if bundle.card.task is None else {}
+    if name == "seq2seq" and bundle.card.task is None:
+        return pair.settings_of(bundle, family_of(bundle))
     return _kind(bundle, labels) if name == "classify" else said_of(name, bundle)
 
 

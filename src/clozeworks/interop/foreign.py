@@ -10,21 +10,18 @@ from clozeworks.core.bundle import Bundle, Card
 from clozeworks.core.config import validated
 from clozeworks.core.errors import UserError
 from clozeworks.core.log import say
+from clozeworks.interop.fill import check_whole, filled, known_names, refuse_apart, under_our_names
 from clozeworks.interop.huggingface import (
     PRETRAINING,
-    check_whole,
     config_of,
     family_of,
-    filled,
     heads_of,
-    known_names,
     labels_of,
     named,
     own_tensors,
-    refuse_apart,
     tensors_of,
-    under_our_names,
 )
+from clozeworks.interop.pair import is_pair
 from clozeworks.model.config import EncoderConfig
 from clozeworks.model.encoder import initialise
 from clozeworks.model.families import FAMILIES, Heads
@@ -46,6 +43,11 @@ class Taken(NamedTuple):
 
 def take_bundle(bundle: Bundle, allowed: Collection[str] = ()) -> Taken:
     """The whole model of a Hugging Face folder, as `take`."""
+    if is_pair(bundle.config):
+        raise UserError(
+            f"{bundle.path} is an encoder with a decoder (seq2seq), which is used as it is, and "
+            "neither converted nor extended"
+        )
     (theirs, apart), config = tensors_of(bundle), config_of(bundle)
     told = bundle.card.labels is not None or bundle.config.get("id2label") is not None
     with named(bundle):

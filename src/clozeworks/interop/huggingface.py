@@ -1,21 +1,22 @@
 """Opens Hugging Face folders as models, and writes models as Hugging Face folders."""
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clozeworks.core.bundle import CARD, GENERATOR, OWN, Bundle, Card
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import write_folder
 from clozeworks.core.records import as_json
+from clozeworks.interop import pair
+from clozeworks.interop.fill import Opened, filled, refuse_apart, under_our_names
 from clozeworks.interop.sentences import write_sentence_files
-from clozeworks.interop.tensors import check_numbers, read_tensors, write_tensors
+from clozeworks.interop.tensors import read_tensors, write_tensors
 from clozeworks.model.config import EncoderConfig
 from clozeworks.model.encoder import initialise
 from clozeworks.model.families import (
@@ -25,12 +26,10 @@ from clozeworks.model.families import (
     family_named,
     public_heads,
 )
-from clozeworks.model.heads import AnyEncoder, Model, Pooler, encoder_of
+from clozeworks.model.heads import AnyEncoder, Model, Pooler
 from clozeworks.model.names import (
     State,
     sources_of,
-    their_names,
-    to_ours,
     to_theirs,
     without_copies,
 )
@@ -39,24 +38,16 @@ from clozeworks.tasks.base import Task
 from clozeworks.text.tokenizer import Tokenizer
 
 
-class Opened(NamedTuple):
-    """A model from a folder, and which of its parts the folder did not hold."""
-
-    model: Model
-    fresh: list[str]
-    """Names of the modules that were initialised anew, such as `heads.classify`."""
-
-
 def family_of(bundle: Bundle) -> Family:
     """The family `config.json` names."""
     with named(bundle):
-        return family_named(str(bundle.config.get("model_type") or "bert"))
+        return family_named(str(pair.encoder_values(bundle.config).get("model_type") or "bert"))
 
 
 def config_of(bundle: Bundle) -> EncoderConfig:
     """The encoder `config.json` describes."""
     with named(bundle):
-        return family_of(bundle).config(bundle.config)
+        return pair.encoder_config(bundle.config, family_of(bundle))
 
 
 def heads_of(bundle: Bundle) -> frozenset[str]:
@@ -106,7 +97,9 @@ def open_model(bundle: Bundle, task: Task, seed: int = 0, *, to_train: bool = Fa
 
     other = bool(task.labels) and task.labels != labels_of(bundle)
     anew = frozenset({task.head_name or task.name} if other else ())
-    return open_with(bundle, build, seed, anew, more=_generators(bundle) if to_train else {})
+    return open_with(
+        bundle, build, seed, anew, *((_generators(bundle), task.inherit) if to_train else ())
+    )
 
 
 def open_with(
@@ -115,10 +108,12 @@ def open_with(
     seed: int = 0,
     anew: frozenset[str] = frozenset(),
     more: Mapping[str, Tensor] = MappingProxyType({}),
+    inherit: Callable[[State], Mapping[str, Tensor]] = lambda tensors: {},
 ) -> Opened:
     """As `open_model`, for a model that `build` makes; the heads named in `anew` start fresh.
 
-    Tensors in `more`, by our names, come from elsewhere.
+    Tensors in `more`, by our names, come from elsewhere; what `inherit` makes of the folder's
+    stands where it has none.
     """
     config, family = config_of(bundle), family_of(bundle)
     theirs, apart = tensors_of(bundle)
@@ -126,7 +121,7 @@ def open_with(
         ours = under_our_names(theirs, config, _heads_there(bundle, family)) | own_tensors(bundle)
         own = tuple(f"heads.{name}." for name in anew)
         kept = {name: tensor for name, tensor in ours.items() if not name.startswith(own)}
-        opened = filled(config, {**kept, **more}, build, seed, theirs)
+        opened = filled(config, {**inherit(kept), **kept, **more}, build, seed, theirs)
         if "mlm" in opened.model.heads.keys() - anew:
             refuse_apart(apart)
         return opened
@@ -138,7 +133,9 @@ def tensors_of(bundle: Bundle) -> tuple[State, dict[str, str]]:
     Also the names of those that should be copies of others and are none, with the others'.
     """
     family = family_of(bundle)
-    return without_copies(_prefixed(_read(bundle), family), family.tied)
+    with named(bundle):
+        state = pair.as_one(_read(bundle), bundle, family)
+    return without_copies(_prefixed(state, family), family.tied)
 
 
 def own_tensors(bundle: Bundle) -> State:
@@ -159,65 +156,6 @@ def _generators(bundle: Bundle) -> State:
     return {f"{GENERATOR}.{name}": tensor for name, tensor in ours.items()}
 
 
-def refuse_apart(apart: Mapping[str, str], allowed: Collection[str] = ()) -> None:
-    """Raise UserError naming a tensor that should be a copy of another and is not."""
-    for name, twin in apart.items():
-        if name not in allowed:
-            raise UserError(
-                f"{name} is not the same as {twin}: an output embedding of its own is not "
-                f"supported; leave it out: clozeworks convert … --allow-missing {name}"
-            )
-
-
-def under_our_names(theirs: State, config: EncoderConfig, heads: frozenset[str]) -> State:
-    """Tensors by our names, `heads` among them; raises UserError if there are unknown ones.
-
-    Heads of the family's other classes are passed over.
-    """
-    family = FAMILIES.get(config.family)()
-    if unknown := sorted(theirs.keys() - known_names(config, heads)):
-        raise UserError(
-            f"the weights hold what {config.num_layers} layers of a {config.family} do not: "
-            f"{_some(unknown)}; correct config.json, or leave them out: "
-            "clozeworks convert … --allow-missing NAME"
-        )
-    check_numbers(theirs)
-    return to_ours(theirs, family.names(heads), family.layers(config))
-
-
-def known_names(config: EncoderConfig, heads: frozenset[str]) -> set[str]:
-    """Their names of every tensor that a class of the family has, or one with these heads."""
-    family = FAMILIES.get(config.family)()
-    classes = [*family.architectures, frozenset[str](), heads]
-    layers = family.layers(config)
-    return {name for some in classes for name in their_names(family.names(some), layers)}
-
-
-def filled(
-    config: EncoderConfig,
-    ours: State,
-    build: Callable[[AnyEncoder], Model],
-    seed: int = 0,
-    theirs: Mapping[str, Tensor] = MappingProxyType({}),
-) -> Opened:
-    """The model `build` makes of the config's encoder, with the tensors in it.
-
-    A pooler that `ours` lacks is taken from `theirs`, where what the model's own class calls so is
-    there: ModernBERT's classes share one name for it and for the dense layer of masked tokens.
-    Raises UserError if the encoder lacks a tensor, or has it in another shape.
-    """
-    with torch.device("meta"):  # a config.json gone wrong may ask for more memory than there is
-        check_whole(encoder_of(config), "encoder", ours, config)
-    model = build(encoder_of(config))
-    initialise(model, config.init_std, seed)
-    family = FAMILIES.get(config.family)()
-    if not model.heads and model.pooler is None:
-        model.kept = {name: tensor for name, tensor in ours.items() if name.startswith("pooler.")}
-    table = family.names(frozenset(model.heads))
-    pooler = {name: theirs_ for name, theirs_ in table.items() if name.startswith("pooler.")}
-    return Opened(model, _fill(model, {**to_ours(theirs, pooler, ()), **ours}))
-
-
 PRETRAINING = frozenset({"mlm", "nsp", "sop", "rtd"})
 """Heads whose tensors are called the same in every class that has them."""
 
@@ -231,56 +169,6 @@ def _heads_there(bundle: Bundle, family: Family) -> frozenset[str]:
     if not named <= PRETRAINING or not family.architectures:
         return named
     return PRETRAINING & frozenset[str]().union(*family.architectures, named)
-
-
-def _some(names: list[str]) -> str:
-    """The first names of a list, and how many there are."""
-    more = f", … ({len(names)} in all)" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
-
-
-def check_whole(
-    module: nn.Module,
-    prefix: str,
-    ours: State,
-    config: EncoderConfig,
-    heads: frozenset[str] = frozenset(),
-) -> None:
-    """Raise UserError naming the tensors of the module that are not there, or not so."""
-    family = FAMILIES.get(config.family)()
-    sources = sources_of(family.names(heads), family.layers(config))
-    wanted = dict(module.named_parameters(prefix=prefix))
-    if missing := [source for name in wanted if name not in ours for source in sources[name]]:
-        raise UserError(f"the weights lack {_some(missing)}; copy the model again")
-    for name, parameter in wanted.items():
-        if ours[name].shape != parameter.shape:
-            raise UserError(
-                f"the weights and config.json do not agree: {' + '.join(sources[name])} should be "
-                f"{list(parameter.shape)}, {list(ours[name].shape)} there"
-            )
-
-
-def _fill(model: Model, ours: State) -> list[str]:
-    """Copy the tensors in; return the modules that had none."""
-    fresh = set()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            tensor = ours.get(name)
-            if tensor is None or tensor.shape != parameter.shape:
-                fresh.add(module_of(name))
-                continue
-            if not torch.isfinite(tensor).all():
-                raise UserError(
-                    f"{name} holds NaN or infinity; its training diverged, or the file is "
-                    "damaged: use another model"
-                )
-            parameter.copy_(tensor)
-    return sorted(fresh)
-
-
-def module_of(name: str) -> str:
-    """The part of a model one of our tensor names is of: `encoder`, `pooler`, `heads.classify`."""
-    return ".".join(name.split(".")[: 2 if name.startswith("heads.") else 1])
 
 
 @contextmanager
@@ -331,7 +219,8 @@ def write_bundle(
     described = FAMILIES.get(model.config.family)()
     check_class(described, public_heads(list(model.heads)))
     with write_folder(folder, replace=True) as aside:
-        config = {**_config(model, described, card), **more}
+        values = {**_config(model, described, card), **more}
+        config = pair.written(aside, model.heads, values, (tokenizer.vocabulary, card))
         (aside / "config.json").write_text(_json(config), "utf-8")
         (aside / CARD).write_text(_json(as_json(card)), "utf-8")
         tokenizer.save(aside)
@@ -398,9 +287,9 @@ PROBLEM_TYPES = {
 
 
 def _as_class(theirs: State, config: Mapping[str, Any], family: Family) -> State:
-    """A bare encoder's file has no prefix before its names."""
+    """A bare encoder's file has no prefix before its names, a pair's has others."""
     if config["architectures"] != [family.architectures.get(frozenset())]:
-        return theirs
+        return pair.as_pair(theirs, family) if pair.is_pair(config) else theirs
     return {name.removeprefix(family.prefix): tensor for name, tensor in theirs.items()}
 
 

@@ -32,6 +32,9 @@ class CorpusScore(Record):
     score: float
     signature: str
     """Sacrebleu's own words for its version and settings: two scores compare if these are equal."""
+    low: float | None = None
+    high: float | None = None
+    """Ends of its 95 % interval, where that was asked for: sacrebleu's bootstrap (Koehn 2004)."""
 
 
 def rouge_words(text: str) -> list[str]:
@@ -77,20 +80,25 @@ def bleu(
     predicted: Sequence[str],
     references: Sequence[Sequence[str]],
     words: Literal["13a", "zh", "char", "none"] = "13a",
+    resamples: int = 1,
 ) -> CorpusScore:
     """BLEU of a corpus by sacrebleu (Post 2018); "zh" cuts Chinese into characters.
 
+    With more than one of `resamples`, so many draws of the texts give an interval.
+
     Raises UserError where sacrebleu is not installed, or texts and references differ in number.
     """
-    return _by_sacrebleu("BLEU", {"tokenize": words}, predicted, references)
+    return _by_sacrebleu("BLEU", {"tokenize": words}, predicted, references, resamples)
 
 
-def chrf(predicted: Sequence[str], references: Sequence[Sequence[str]]) -> CorpusScore:
+def chrf(
+    predicted: Sequence[str], references: Sequence[Sequence[str]], resamples: int = 1
+) -> CorpusScore:
     """chrF2 of a corpus by sacrebleu: F of character n-grams up to 6 (Popović 2015), no words.
 
-    Raises UserError as `bleu` does.
+    `resamples` as for `bleu`, which raises the same UserErrors.
     """
-    return _by_sacrebleu("CHRF", {}, predicted, references)
+    return _by_sacrebleu("CHRF", {}, predicted, references, resamples)
 
 
 def common(a: Sequence[str], b: Sequence[str]) -> int:
@@ -137,6 +145,7 @@ def _by_sacrebleu(
     settings: dict[str, Any],
     predicted: Sequence[str],
     references: Sequence[Sequence[str]],
+    resamples: int,
 ) -> CorpusScore:
     _check(predicted, references)
     try:
@@ -151,8 +160,13 @@ def _by_sacrebleu(
     # sacrebleu wants the first references of all texts, then the second ones, None where one lacks
     streams = [[r[i] if i < len(r) else None for r in references] for i in range(most)]
     metric = getattr(metrics, name)(**settings)
-    score = metric.corpus_score(list(predicted), streams)
-    return CorpusScore(score=float(score.score), signature=str(metric.get_signature()))
+    score = metric.corpus_score(list(predicted), streams, n_bootstrap=resamples)
+    found = CorpusScore(score=float(score.score), signature=str(metric.get_signature()))
+    if resamples <= 1 or len(predicted) <= 1:
+        return found
+    middle, half = float(score._mean), float(score._ci)
+    ends = {"low": min(middle - half, found.score), "high": max(middle + half, found.score)}
+    return found.model_copy(update=ends)
 
 
 def _check(predicted: Sequence[object], references: Sequence[object]) -> None:

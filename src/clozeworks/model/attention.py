@@ -90,22 +90,26 @@ class Layout:
         places = source.to(device), slots.to(device), owner
         return cls(rows, capacity, False, longest, own, *places)
 
-    def mask(self, dtype: torch.dtype, window: int | None = None) -> Tensor | None:
+    def mask(
+        self, dtype: torch.dtype, window: int | None = None, *, causal: bool = False
+    ) -> Tensor | None:
         """Scores to add, [R, C, C]: 0 within a sequence, MASKED across; None where all may meet.
 
-        With a `window`, tokens further apart than that are MASKED too; of plain rows the mask is
-        then [1, C, C]. Empty slots attend to one another only, so whatever stands in them reaches
-        no token, forward or backward.
+        With a `window`, tokens further apart than that are MASKED too, and with `causal` those that
+        come later; of plain rows the mask is then [1, C, C]. Empty slots attend to one another
+        only, so whatever stands in them reaches no token, forward or backward.
         """
         reach = self.capacity if window is None else window
         near = reach < self.capacity - 1
-        if self.plain and not near:
+        if self.plain and not near and not causal:
             return None
         owner = self.owner[:1] if self.plain else self.owner
         meets = owner[:, :, None] == owner[:, None, :]
         if near:
             slot = torch.arange(self.capacity, device=meets.device)
             meets &= (slot[:, None] - slot).abs() <= reach
+        if causal:
+            meets = meets.tril()  # a sequence's tokens stand in their order
         return torch.zeros(meets.shape, dtype=dtype, device=meets.device).masked_fill_(
             ~meets, MASKED
         )

@@ -27,6 +27,14 @@ class Workspace:
         return held[:size].view(rows, like.shape[0])
 
 
+class How(NamedTuple):
+    """What besides the rows a loss is made from, and with."""
+
+    space: Workspace
+    lots: "Lots | None" = None
+    smoothing: float = 0.0
+
+
 class Lots(NamedTuple):
     """What decides the tokens that are drawn from a softmax."""
 
@@ -36,16 +44,24 @@ class Lots(NamedTuple):
     """Ids [n] int64 that are never drawn."""
 
 
-def cloze_loss(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, space: Workspace) -> Tensor:
+def cloze_loss(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    labels: Tensor,
+    space: Workspace,
+    smoothing: float = 0.0,
+) -> Tensor:
     """Sum over rows of -log p(label): x [M, H], weight [V, H], bias [V], labels [M] → scalar fp32.
 
-    Rows of `x` past the labels are there to round the shape; they count for nothing.
+    Rows of `x` past the labels are there to round the shape; they count for nothing. `smoothing`
+    spreads that share of the label's probability over all tokens alike (Szegedy et al. 2016).
 
     With gradients wanted, the softmax overwrites the logits and becomes their gradient, so memory
     holds one [M, V] buffer in the weights' dtype; in bf16 the loss value then carries the rounding
     of one probability a row (a few 1e-3, without bias). Without gradients it is exact in fp32.
     """
-    return _loss_and_draws(x, weight, bias, labels, (space, None))[0]
+    return _loss_and_draws(x, weight, bias, labels, How(space, smoothing=smoothing))[0]
 
 
 def cloze_loss_and_draws(
@@ -55,7 +71,7 @@ def cloze_loss_and_draws(
 
     A draw is a function of the probabilities and the row's place alone: no generator is consumed.
     """
-    return _loss_and_draws(x, weight, bias, labels, (space, lots))
+    return _loss_and_draws(x, weight, bias, labels, How(space, lots))
 
 
 def cloze_right(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tensor:
@@ -68,26 +84,27 @@ def cloze_right(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tens
 
 
 def _loss_and_draws(
-    x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, how: tuple[Workspace, Lots | None]
+    x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, how: How
 ) -> tuple[Tensor, Tensor]:
     if len(labels) == 0:
         # so that every parameter has a gradient
         return ((x.sum() + bias.sum()) * 0).float(), labels
     if not torch.is_grad_enabled() or not (x.requires_grad or weight.requires_grad):
-        return _plainly(x[: len(labels)], weight, bias, labels, how[1])
+        return _plainly(x[: len(labels)], weight, bias, labels, how)
     loss, drawn = _ClozeLoss.apply(x, weight, bias, labels, *how)  # type: ignore[no-untyped-call]
     return loss, drawn
 
 
 def _plainly(
-    x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, lots: Lots | None
+    x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, how: How
 ) -> tuple[Tensor, Tensor]:
+    lots, smoothing = how.lots, how.smoothing
     total = torch.zeros((), device=x.device)
     drawn = []
     for start in range(0, len(labels), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
         logits = F.linear(x[rows], weight, bias).float()
-        total += F.cross_entropy(logits, labels[rows], reduction="sum")
+        total += F.cross_entropy(logits, labels[rows], reduction="sum", label_smoothing=smoothing)
         if lots is not None:
             drawn.append(_drawn(torch.softmax(logits, 1), Lots(lots.places[rows], lots.barred)))
     return total, torch.cat(drawn) if drawn else labels.new_empty(0)
@@ -112,6 +129,13 @@ def _drawn(probs: Tensor, lots: Lots) -> Tensor:
     return torch.cat(found).clamp_max(probs.shape[1] - 1)
 
 
+def _below(logits: Tensor, labels: Tensor) -> Tensor:
+    """How far the mean logit of a row is below its label's, summed: what smoothing adds, times its
+    share."""
+    own = logits[: len(labels)]
+    return own.gather(1, labels[:, None]).float().sum() - own.mean(1, dtype=torch.float32).sum()
+
+
 class _ClozeLoss(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -122,13 +146,18 @@ class _ClozeLoss(torch.autograd.Function):
         labels: Tensor,
         space: Workspace,
         lots: Lots | None,
+        smoothing: float,
     ) -> tuple[Tensor, Tensor]:
         logits = torch.addmm(bias, x, weight.t(), out=space.logits(len(x), weight))
+        below = _below(logits, labels) if smoothing else None
         probs = torch.softmax(logits, 1, out=logits)
         drawn = labels.new_empty(0) if lots is None else _drawn(probs[: len(labels)], lots)
         gold = probs[: len(labels)].gather(1, labels[:, None]).float()
         loss = -gold.clamp_min(torch.finfo(torch.float32).tiny).log().sum()
-        probs[torch.arange(len(labels), device=x.device), labels] -= 1
+        if below is not None:
+            loss += smoothing * below
+            probs[: len(labels)] -= smoothing / probs.shape[1]
+        probs[torch.arange(len(labels), device=x.device), labels] -= 1 - smoothing
         probs[len(labels) :] = 0
         ctx.save_for_backward(probs @ weight, probs.t() @ x, probs.sum(0))
         return loss, drawn
@@ -136,7 +165,7 @@ class _ClozeLoss(torch.autograd.Function):
     @staticmethod
     def backward(
         ctx: Any, grad: Tensor, _: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
+    ) -> tuple[Tensor, Tensor, Tensor, None, None, None, None]:
         dx, dweight, dbias = ctx.saved_tensors
         # the saved gradients are ours alone and used once, so they are scaled where they stand
-        return dx.mul_(grad), dweight.mul_(grad), dbias.mul_(grad), None, None, None
+        return dx.mul_(grad), dweight.mul_(grad), dbias.mul_(grad), None, None, None, None

@@ -159,14 +159,22 @@ class Layer(nn.Module):
         return x if self.post or self.attention_norm is None else self.attention_norm(x)
 
     def _after(self, x: Tensor, context: Tensor) -> Tensor:
+        return self._fed(self._attended(x, context))
+
+    def _attended(self, x: Tensor, context: Tensor) -> Tensor:
         x = x + self.dropout(self.out(context))
+        if not self.post:
+            return x
+        assert self.attention_norm is not None
+        return cast(Tensor, self.attention_norm(x))
+
+    def _fed(self, x: Tensor) -> Tensor:
+        out: Tensor
         if self.post:
-            assert self.attention_norm is not None
-            x = self.attention_norm(x)
-            x = self.output_norm(x + self.dropout(self._inner(x)))
+            out = self.output_norm(x + self.dropout(self._inner(x)))
         else:
-            x = x + self.dropout(self._inner(self.output_norm(x)))
-        return x
+            out = x + self.dropout(self._inner(self.output_norm(x)))
+        return out
 
     def _inner(self, x: Tensor) -> Tensor:
         inner = self.up(x)

@@ -1,12 +1,13 @@
 """What stands on the encoder: the pooler, and a head for each thing that is asked of it."""
 
 from collections.abc import Collection
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
 from clozeworks.model.config import EncoderConfig
-from clozeworks.model.encoder import Encoder, Layer, Packed, activate, norm_of
+from clozeworks.model.encoder import Embeddings, Encoder, Layer, Packed, activate, norm_of
 from clozeworks.model.noise import Dropout, Noise
 from clozeworks.model.recurrent import Recurrent
 
@@ -131,11 +132,16 @@ class Model(nn.Module):
     @property
     def tied(self) -> bool:
         """Whether a head multiplies with the token vectors, so that every one of them learns."""
-        return "mlm" in self.heads or self.generator is not None
+        heads = self.heads.modules()
+        return any(isinstance(part, TokenHead) for part in heads) or self.generator is not None
 
     def set_dropout(self, share: float) -> None:
-        """Drop `share` of hidden values and of attention in the encoder while training."""
-        for module in self.encoder.modules():
+        """Drop `share` of hidden values and of attention in the encoder while training.
+
+        In a head that has layers of its own, too.
+        """
+        stacked = (part for part in self.heads.modules() if isinstance(part, Embeddings | Layer))
+        for module in chain.from_iterable(p.modules() for p in (self.encoder, *stacked)):
             if isinstance(module, Dropout):
                 module.share = share
             if isinstance(module, Layer | Recurrent):
@@ -144,8 +150,11 @@ class Model(nn.Module):
             self.generator.set_dropout(share)
 
     def hidden_matrices(self) -> dict[Tensor, int]:
-        """Those of its encoder, as `Encoder.hidden_matrices`, and of its generator's."""
+        """Those of its encoder, as `Encoder.hidden_matrices`, of layers in heads, and of its
+        generator's."""
         more = {} if self.generator is None else self.generator.hidden_matrices()
+        for part in self.heads.modules():
+            more |= part.matrices() if isinstance(part, Layer) else {}
         return {**self.encoder.hidden_matrices(), **more}
 
     def pooled_rows(self, batch: Packed) -> Tensor:

@@ -76,6 +76,8 @@ class Task(ABC):
     """Whether each text of an Example is read by itself, in Sequences of its own."""
     windows: ClassVar[bool] = False
     """Whether what is too long for one Sequence is read in several, and nothing is cut."""
+    lengths: ClassVar[tuple[str, ...]] = ("max_length",)
+    """Its settings that say how many tokens a sequence may have."""
     losses: ClassVar[Mapping[str, float]] = {}
     """Its loss terms and their usual weights; empty: one, called as the task, of weight 1."""
 
@@ -104,6 +106,20 @@ class Task(ABC):
     def pairs(self) -> Pairs:
         """Which pairs of segments are cut from a corpus for it; "none": windows of one segment."""
         return "none"
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """How many tokens its sequences may have, by the setting that says so."""
+        found = {name: getattr(self.config, name, None) for name in self.lengths}
+        return {name: limit for name, limit in found.items() if limit is not None}
+
+    @property
+    def sampled(self) -> int | None:
+        """Of how many dev rows predictions are made when a run is judged; None: of all of them.
+
+        Where it is a number, because predicting takes long, the loss on all of dev is told too.
+        """
+        return None
 
     def weigh(self, weights: Mapping[str, float]) -> None:
         """Give loss terms other weights; raises UserError for a term there is not, or below 0."""
@@ -214,6 +230,13 @@ class Task(ABC):
         }
         pooled = any(part.pooled for part in self.parts) or needs_pooler(encoder.config, heads)
         return Model(encoder, Pooler(encoder.config) if pooled else None, heads)
+
+    def inherit(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """What its head begins with, by our names, of the tensors of the model that it starts from.
+
+        Where these hold the head itself, it goes before. Nothing by default: a head starts fresh.
+        """
+        return {}
 
     def equip(self, model: Model) -> None:
         """Add to a fresh model what only training needs; most tasks need nothing."""

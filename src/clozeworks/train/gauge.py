@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from clozeworks.data.batches import Batch
+from clozeworks.model.encoder import Layer
 from clozeworks.model.flops import flops_a_token
 from clozeworks.model.heads import Model, TokenHead
 from clozeworks.tasks.base import Task
@@ -55,6 +56,9 @@ class Gauge:
         self._began = self._ready = 0.0
         self._seen = 0
         self._peak: float | None = None
+        heads = learner.model.heads.modules()
+        self._countable = not any(isinstance(part, Layer) for part in heads)
+        """Whether all operations are known: what a head with layers of its own does is not."""
 
     def begin(self) -> None:
         """A step begins."""
@@ -69,7 +73,8 @@ class Gauge:
         """The step is done: `batches` of this process, `tokens` of all, `left` steps to go."""
         seconds = max(time.perf_counter() - self._began, 1e-9)
         self._seen += 1
-        if self._seen == WARM and self._learner.team.leads and seconds * left > LONG:
+        worth = self._countable and seconds * left > LONG
+        if self._seen == WARM and self._learner.team.leads and worth:
             dtype = pick_dtype(self._learner.settings.precision, self._learner.model.device)
             self._peak = gemm_rate(self._learner.model.device, dtype) * self._learner.team.size
         packing = self._packing

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from clozeworks.core.errors import UserError
+from clozeworks.model.decoder import Decoder
 from clozeworks.model.encoder import Encoder, Layer
 from clozeworks.model.heads import Model
 from clozeworks.tasks.base import Task
@@ -32,7 +33,7 @@ def learner_for(model: Model, task: Task, settings: TrainSettings, team: Team = 
     """Make a model ready to be trained: dropout, recomputation, precision, and its processes."""
     if settings.dropout is not None:
         model.set_dropout(settings.dropout)
-    encoders = [module for module in model.modules() if isinstance(module, Encoder)]
+    encoders = [part for part in model.modules() if isinstance(part, Encoder | Decoder)]
     if settings.recompute and not encoders:
         raise UserError(f"recompute: {model.config.family!r} has no layers to run again")
     for encoder in encoders:

@@ -60,6 +60,23 @@ def bert_embeddings(prefix: str) -> Names:
     }
 
 
+def bert_decoder(prefix: str) -> Names:
+    """The decoder of a pair, whose second half has BERT's names after `decoder.`, and a head."""
+    own = {**bert_modules(f"decoder.{prefix}"), **bert_embeddings(f"decoder.{prefix}")}
+    cross = f"decoder.{prefix}encoder.layer.{{}}.crossattention."
+    layer, head = "heads.seq2seq.layers.{}.", "decoder.cls.predictions."
+    return {
+        **{name.replace("encoder.", "heads.seq2seq.", 1): theirs for name, theirs in own.items()},
+        f"{layer}cross_q": f"{cross}self.query",
+        f"{layer}cross_kv": (f"{cross}self.key", f"{cross}self.value"),
+        f"{layer}cross_out": f"{cross}output.dense",
+        f"{layer}cross_norm": f"{cross}output.LayerNorm",
+        "heads.seq2seq.head.dense": f"{head}transform.dense",
+        "heads.seq2seq.head.norm": f"{head}transform.LayerNorm",
+        "heads.seq2seq.head.bias": f"{head}bias",
+    }
+
+
 def numbered(config: EncoderConfig) -> list[str]:
     """Layers called by their number."""
     return [str(number) for number in range(config.num_distinct)]
@@ -96,7 +113,8 @@ class Public:
         modules, tensors = dict(self.modules), dict(self.tensors)
         for head in heads:
             for ours, theirs in self.by_head.get(head, {}).items():
-                (tensors if ours.endswith(".bias") else modules)[ours] = theirs
+                single = ours.endswith((".bias", ".weight"))
+                (tensors if single else modules)[ours] = theirs
         return rows(modules, tensors)
 
     def layers(self, config: EncoderConfig) -> list[str]:

@@ -12,6 +12,7 @@ from clozeworks.model.families.base import (
     MINI,
     Names,
     Public,
+    bert_decoder,
     bert_embeddings,
     bert_modules,
     classes,
@@ -29,6 +30,7 @@ _HEADS: dict[str, Names] = {
     "tag": {"heads.tag.dense": "classifier"},
     "qa": {"heads.qa.dense": "qa_outputs"},
     "choice": {"heads.choice.dense": "classifier"},
+    "seq2seq": bert_decoder("bert."),
 }
 
 
@@ -46,7 +48,10 @@ class Bert(Public):
         "base": BASE,
         "large": LARGE,
     }
-    architectures = classes("Bert", nsp="ForNextSentencePrediction", mlm_nsp="ForPreTraining")
+    architectures = {
+        **classes("Bert", nsp="ForNextSentencePrediction", mlm_nsp="ForPreTraining"),
+        frozenset({"seq2seq"}): "EncoderDecoderModel",
+    }
     tensorflow = ((r"^output_(weights|bias)$", r"classifier/output_\1"),)
     tied: ClassVar[Mapping[str, str]] = {
         "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
