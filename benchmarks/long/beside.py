@@ -115,7 +115,8 @@ def fine_tuned(
         )
     )
     dev = {f"dev.{name}": value for name, value in made.dev.items()}
-    return {**numbers_of(judged.evaluation.metrics), **dev}
+    found = judged.evaluation
+    return {**numbers_of(getattr(found, "metrics", found)), **dev}
 
 
 def examples_of(contest: Contest) -> tuple[list[Any], list[Any], list[Any], Task]:

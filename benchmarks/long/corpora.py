@@ -3,9 +3,10 @@
 import json
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -89,21 +90,18 @@ def finetuned(
 
 
 def numbers_of(record: BaseModel) -> Numbers:
-    """Every plain number of a record of metrics by its name, and each class's F1."""
-    found: Numbers = {}
-    for name, value in record.model_dump(mode="json").items():
+    """Every number of a record of metrics by its name, of records inside too; each class's F1."""
+    return dict(_numbers("", record.model_dump(mode="json")))
+
+
+def _numbers(place: str, values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    for name, value in values.items():
         if isinstance(value, dict):
-            inner = {key: number for key, number in value.items() if _is_number(number)}
-            found |= {f"{name}.{key}": number for key, number in inner.items()}
-        elif _is_number(value):
-            found[name] = value
+            yield from _numbers(f"{place}{name}.", value)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield f"{place}{name}", value
         elif name == "classes":
-            found |= {f"f1.{row['label']}": row["f1"] for row in value}
-    return found
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+            yield from ((f"{place}f1.{row['label']}", row["f1"]) for row in value)
 
 
 def drawn(file: Path, count: int, few: Path) -> Path:

@@ -79,7 +79,7 @@ def minilm() -> Path:
 
 
 def summarise(chosen: list[str]) -> None:
-    """The table, and one line at the end: each trial's number in hundredths."""
+    """The table, and one line at the end: each trial's number."""
     parts = []
     for name in chosen:
         trial = TRIALS[name]
@@ -87,20 +87,20 @@ def summarise(chosen: list[str]) -> None:
         for row in LEDGER.rows(trial=name):
             found.setdefault(row["contender"], []).append(row["numbers"])
         for contender, numbers in found.items():
-            told = [shown(number, numbers) for number in trial.shown]
+            told = [shown(number, numbers, trial.scale) for number in trial.shown]
             print(f"{name:<12} {contender:<14} " + "  ".join(filter(None, told)))
         if OURS in found:
-            values = [100 * numbers[trial.number] for numbers in found[OURS]]
+            values = [trial.scale * numbers[trial.number] for numbers in found[OURS]]
             parts.append(f"{name.replace('-', '_')}={mean(values):.2f}")
     print("long_tasks: " + " ".join(parts))
 
 
-def shown(number: str, found: list[Numbers]) -> str:
+def shown(number: str, found: list[Numbers], scale: float) -> str:
     """A number's mean and spread over seeds; nothing where a contender does not have it."""
     values: list[Any] = [numbers[number] for numbers in found if numbers.get(number) is not None]
     if not values:
         return ""
-    values = [100 * value for value in values]
+    values = [scale * value for value in values]
     return f"{number} {mean(values):.2f} ± {spread(values):.2f} ({len(values)})"
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from beside import Contest, bilstm_crf, majority, mean_value, tfidf
+from beside import Contest, bilstm_crf, from_chance, majority, mean_value, tfidf
 from corpora import Numbers
 from sets import Sets, as_given, converted, pairs, with_absent_answers
 from trainers import trainer_qa, trainer_tag
@@ -32,6 +32,8 @@ class Trial:
     """Further numbers to show."""
     english: bool = True
     seeds: tuple[int, ...] = SEEDS
+    scale: float = 100
+    """What its numbers are shown times."""
     beside: Beside = field(default_factory=dict)
     """What is held against it, and with which seeds."""
 
@@ -71,6 +73,8 @@ def adamw(epochs: int, lr: float, batch: int = 32, **more: Any) -> dict[str, Any
     return {"duration": f"{epochs} epochs", "lr": lr, "batch": batch, **more}
 
 
+SCORED_PAIR = {"text": "text_a", "text_pair": "text_b", "score": "label"}
+ENDS = {"subject": "head", "object": "tail"}
 QA = {"max_length": 320, "overlap": 96}
 CHINESE_QA = {"max_length": 384, "overlap": 128, "rules": "cmrc", "answer_length": 60}
 
@@ -132,6 +136,44 @@ TRIALS: dict[str, Trial] = {
         more=("exact", "unanswerable_right", "answerable_f1"),
         seeds=ONCE,
     ),
+    "sts": Trial(
+        "embed",
+        lambda out: as_given("stsb", columns=SCORED_PAIR),
+        adamw(4, 5e-5, 16),
+        "spearman",
+        "84 (dev 86)",
+        settings={"max_length": 128},
+        more=("pearson", "dev.spearman"),
+    ),
+    "semeval": Trial(
+        "relation",
+        lambda out: as_given("semeval2010_task8", columns=ENDS),
+        adamw(8, 2e-4),
+        "macro.f1",
+        "82",
+        settings={"no_relation": "Other"},
+        more=("accuracy",),
+        beside={majority: ONCE},
+    ),
+    "dream": Trial(
+        "choice",
+        lambda out: as_given("dream", columns={"options": "choices", "answer": "label"}),
+        adamw(3, 1e-4, 16),
+        "accuracy",
+        "42",
+        settings={"answer_form": "0", "max_length": 256},
+        seeds=ONCE,
+    ),
+    "scitldr": Trial(
+        "extract",
+        lambda out: as_given("scitldr", columns={"summary": "references"}),
+        adamw(4, 1e-4, 16),
+        "rouge.rouge1.f1",
+        "lead-1, below the oracle",
+        settings={"keep": 1},
+        more=("lead.rouge1.f1", "oracle.rouge1.f1", "rouge.rouge_l.f1"),
+        seeds=ONCE,
+    ),
     "afqmc": Trial(
         "classify",
         paired("afqmc", "dev"),
@@ -160,5 +202,27 @@ TRIALS: dict[str, Trial] = {
         more=("exact",),
         english=False,
         seeds=ONCE,
+    ),
+    "finre": Trial(
+        "relation",
+        lambda out: as_given("finre", columns=ENDS),
+        adamw(4, 5e-4),
+        "macro.f1",
+        more=("accuracy",),
+        english=False,
+        seeds=ONCE,
+        beside={majority: ONCE},
+    ),
+    "classical": Trial(
+        "seq2seq",
+        lambda out: as_given("classical_modern_zh", columns={"source": "src", "target": "tgt"}),
+        {"duration": "8 minutes", "lr": 1e-3, "batch": 64},
+        "scores.chrf.score",
+        more=("scores.bleu.score", "copied.chrf.score", "copied.bleu.score"),
+        settings={"source_length": 64, "target_length": 96, "sampled": 100},
+        english=False,
+        seeds=ONCE,
+        scale=1,
+        beside={from_chance: ONCE},
     ),
 }
