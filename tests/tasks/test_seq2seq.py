@@ -1,4 +1,4 @@
-"""Laws of writing texts: what is learned, what a decoder begins as, what others read."""
+"""Laws of writing a text for a text: what is learned, what it begins as, what others read."""
 
 import json
 

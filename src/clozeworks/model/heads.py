@@ -93,6 +93,10 @@ def head_of(name: str, encoder: AnyEncoder, num_classes: int = 2) -> nn.Module:
             return ReplacedHead(encoder.config)
         case "choice":
             return ClassHead(encoder, 1)
+        case "seq2seq":
+            from clozeworks.model.decoder import Decoder  # which stands on this file
+
+            return Decoder(encoder, encoder.config.num_layers)
         case "classify" | "tag":
             return ClassHead(encoder, num_classes)
     return ClassHead(encoder, 2)  # nsp, sop: yes or no; qa: start and end

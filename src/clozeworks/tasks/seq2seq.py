@@ -15,7 +15,7 @@ from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError, choose
 from clozeworks.core.records import Example, Prediction, Sequence, Vocabulary
 from clozeworks.data.batches import Batch, Group, bounds, pack
-from clozeworks.metrics.generate import rouge_metrics
+from clozeworks.metrics.generate import rouge_metrics, rouge_words
 from clozeworks.model.cloze import Workspace, cloze_loss, cloze_right
 from clozeworks.model.decoder import Decoder, Tokens, depths
 from clozeworks.model.families import FAMILIES
@@ -295,7 +295,8 @@ class Seq2Seq(Task):
             return {"rouge_l": 0.0, "length_ratio": 0.0}
         texts, targets = [p.text for p in predictions], list(map(targets_of, examples))
         found = rouge_metrics(texts, targets)
-        length = sum(map(len, texts)) / max(1, sum(len(t[0]) for t in targets))
+        wanted = sum(len(rouge_words(t[0])) for t in targets)
+        length = sum(len(rouge_words(text)) for text in texts) / max(1, wanted)
         return {"rouge_l": found.rouge_l.f1, "length_ratio": length}
 
 
