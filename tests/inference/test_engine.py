@@ -81,7 +81,7 @@ def test_what_is_cut_is_counted():
 
 
 def test_a_text_over_the_positions_is_an_error_before_any_harm():
-    task = make_task("mlm")
+    task = make_task("rtd")
     engine = Engine(make_model(task), task, TOKENIZER)
     long = task.Example(text="lost " * (CONFIG.max_positions + 1))
     with pytest.raises(UserError, match="more than the 160 positions"):

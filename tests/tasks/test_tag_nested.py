@@ -142,3 +142,15 @@ def test_the_folder_opens_there_and_converting_keeps_what_is_ours(tmp_path):
     for name in ("bundle", "converted", "extended"):
         assert list(Engine.open(tmp_path / name, CPU, torch.float32).predict(rows)) == wanted
     assert any(answer.entities for answer in wanted)
+
+
+def test_of_an_entity_that_a_window_cuts_nothing_is_learned_there():
+    task = make_task("tag:nested")
+    words = "a b c d e f g h i j k l m n o p q r"
+    entities = [{"start": 2 * 12, "end": 2 * 15 + 1, "label": "name"}]
+    row = task.Example(text=words, entities=entities)
+    (sequences,) = task.features([row], TOKENIZER)
+    first, second = (list(map(tuple, s.units.tolist())) for s in sequences)
+    assert (24, 25) in first and (30, 31) not in first and (24, 25) in second
+    gold = task.collate([Group(0, sequences, task.target(row))], DRAW).targets["tag"]
+    assert gold.tolist() == [[len(first) + second.index((24, 25)), 3, 0]]

@@ -92,7 +92,8 @@ def judge_entities(
 def _faults(missing: set[Span], extra: set[Span]) -> Iterator[Fault]:
     left = sorted(extra)
     for span in sorted(missing):
-        met = next((e for e in left if e.start < span.end and span.start < e.end), None)
+        touching = [e for e in left if e.start < span.end and span.start < e.end]
+        met = next((e for e in touching if e[:2] == span[:2]), next(iter(touching), None))
         if met is None:
             yield "missed"
             continue

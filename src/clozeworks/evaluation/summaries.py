@@ -27,7 +27,12 @@ from clozeworks.tasks.extract import (
 )
 from clozeworks.text.documents import as_one
 
-KINDS = ("rouge1", "rouge2", "rouge_l")
+KINDS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rouge_l": "ROUGE-L"}
+REMARKS = {
+    "rouge1": "summaries_rouge1_remark",
+    "rouge2": "summaries_rouge2_remark",
+    "rouge_l": "summaries_rouge_l_remark",
+}
 FIRST = 20
 """Sentences of a document whose place is drawn."""
 
@@ -233,10 +238,10 @@ def _summary(main: SummariesEvaluation, words: Words) -> Numbers:
     numbers = [
         Number(
             value=percent(main.intervals[kind].estimate),
-            name=words[f"summaries_{kind}"],
-            remark=words[f"summaries_{kind}_remark"],
+            name=name,
+            remark=words[REMARKS[kind]],
         )
-        for kind in KINDS
+        for kind, name in KINDS.items()
     ]
     share = percent(main.gold_share)
     remark = words["summaries_gold_share_remark"]
@@ -249,7 +254,7 @@ def _ways(evaluations: Sequence[SummariesEvaluation], words: Words) -> Table:
     ways = [(words["summaries_lead"], main.lead, main.lead_kept)]
     ways += [(e.name, e.rouge, e.kept) for e in evaluations]
     ways += [(words["summaries_oracle"], main.oracle, main.oracle_kept)]
-    names = [*(words[f"summaries_{kind}"] for kind in KINDS), words["summaries_kept_mean"]]
+    names = [*KINDS.values(), words["summaries_kept_mean"]]
     return Table(
         title=words["summaries_beside"],
         notes=[words["summaries_beside_note"]],
@@ -265,7 +270,7 @@ def _ways(evaluations: Sequence[SummariesEvaluation], words: Words) -> Table:
 
 
 def _slice_table(evaluations: Sequence[SummariesEvaluation], words: Words) -> Table:
-    names = [e.name for e in evaluations] if len(evaluations) > 1 else [words["summaries_rouge1"]]
+    names = [e.name for e in evaluations] if len(evaluations) > 1 else [KINDS["rouge1"]]
     rows = [
         [
             slice_name(alike[0].rows, words),
