@@ -66,8 +66,8 @@ LIMIT = 1e-5
 
 
 def classes(name):
-    """Each set of heads the family has a class for."""
-    return sorted(FAMILIES.get(name).architectures, key=sorted)
+    """Each set of heads the family has a class for; two models in one have tests of their own."""
+    return sorted((h for h in FAMILIES.get(name).architectures if "seq2seq" not in h), key=sorted)
 
 
 def their_model(name, heads, spread=0.1):
