@@ -240,8 +240,8 @@ def backward_of_attention_not_scaled(patch):
 def backward_of_the_loss_without_the_label(patch):
     before = cloze._ClozeLoss.forward
 
-    def forward(ctx, x, weight, bias, labels, space, lots):
-        out = before(ctx, x, weight, bias, labels, space, lots)
+    def forward(ctx, x, weight, bias, labels, *how):
+        out = before(ctx, x, weight, bias, labels, *how)
         dx, dweight, dbias = ctx.to_save
         dx[: len(labels)] += weight[labels]
         ctx.save_for_backward(dx, dweight, dbias)

@@ -13,6 +13,7 @@ from clozeworks.core.bundle import CARD, GENERATOR, OWN, Bundle, Card
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import write_folder
 from clozeworks.core.records import as_json
+<<<<<<< HEAD
 from clozeworks.interop import pair
 from clozeworks.interop.fill import Opened, filled, refuse_apart, under_our_names
 from clozeworks.interop.sentences import write_sentence_files
@@ -27,6 +28,14 @@ from clozeworks.model.families import (
     public_heads,
 )
 from clozeworks.model.heads import AnyEncoder, Model, Pooler
+=======
+from clozeworks.interop.sentences import bare_pooler, write_sentence_files
+from clozeworks.interop.tensors import check_numbers, read_tensors, write_tensors
+from clozeworks.model.config import EncoderConfig
+from clozeworks.model.encoder import initialise
+from clozeworks.model.families import FAMILIES, Family, check_class, family_named
+from clozeworks.model.heads import AnyEncoder, Model, encoder_of
+>>>>>>> h-embed
 from clozeworks.model.names import (
     State,
     sources_of,
@@ -229,7 +238,7 @@ def write_bundle(
         generator = f"{GENERATOR}."
         own = {n: p for n, p in model.named_parameters() if not n.startswith(generator)}
         state = {name: p.detach().float().cpu() for name, p in own.items()}
-        state |= _unread(model, described, card)
+        state |= bare_pooler(model, described, card)
         names, layers = described.names(frozenset(model.heads)), described.layers(model.config)
         known = sources_of(names, layers)
         if ours := {name: tensor for name, tensor in state.items() if name not in known}:
@@ -240,21 +249,6 @@ def write_bundle(
             inner = card.model_copy(update={"task": "mlm", "settings": {}})
             write_bundle(aside / GENERATOR, model.generator, tokenizer, inner)
     return folder
-
-
-def _unread(model: Model, family: Family, card: Card) -> State:
-    """The pooler of a bare class, where no head of the model's has one.
-
-    That of the folder the model is from; else, of a task's model, a fresh one, as `transformers`
-    would make it.
-    """
-    if model.heads or model.pooler is not None or "pooler.dense" not in family.modules:
-        return {}
-    if model.kept or card.task is None:
-        return model.kept
-    pooler = Pooler(model.config)
-    initialise(pooler, model.config.init_std, seed=0)
-    return {f"pooler.{name}": p.detach() for name, p in pooler.named_parameters()}
 
 
 def _config(model: Model, family: Family, card: Card) -> dict[str, Any]:

@@ -4,8 +4,13 @@ import json
 from pathlib import Path
 from typing import Any, get_args
 
+from torch import Tensor
+
 from clozeworks.core.bundle import Bundle, Card, read_json
 from clozeworks.core.errors import UserError
+from clozeworks.model.encoder import initialise
+from clozeworks.model.families import Family
+from clozeworks.model.heads import Model, Pooler
 from clozeworks.model.pooling import Pooling
 
 TASK = "embed"
@@ -148,6 +153,21 @@ def write_sentence_files(folder: Path, card: Card, width: int) -> None:
     _write(folder / paths[1] / "config.json", {"word_embedding_dimension": width, **modes})
     _write(folder / WINDOW, {"max_seq_length": window, "do_lower_case": False})
     _write(folder / PROMPTS, prompts)
+
+
+def bare_pooler(model: Model, family: Family, card: Card) -> dict[str, Tensor]:
+    """The pooler of a bare class, where no head of the model's has one.
+
+    That of the folder the model is from; else, of a task's model, a fresh one, as `transformers`
+    would make it.
+    """
+    if model.heads or model.pooler is not None or "pooler.dense" not in family.modules:
+        return {}
+    if model.kept or card.task is None:
+        return model.kept
+    pooler = Pooler(model.config)
+    initialise(pooler, model.config.init_std, seed=0)
+    return {f"pooler.{name}": p.detach() for name, p in pooler.named_parameters()}
 
 
 def _write(path: Path, values: Any) -> None:
