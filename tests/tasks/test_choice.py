@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import BertForMultipleChoice
 
@@ -30,6 +30,7 @@ def groups_of(task, rows):
 
 @settings(deadline=None)
 @given(ANY_TEXT, ANY_TEXT, st.lists(ANY_TEXT, min_size=2, max_size=4))
+@example("lost " * 40, "where is my " * 5, ["late " * 9 + "lost", "a"])
 def test_every_option_has_windows_that_hold_all_of_the_text_and_of_the_option(text, asked, options):
     task = make_task("choice")
     row = task.Example(context=text, question=asked or None, options=options)

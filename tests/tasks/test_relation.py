@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, BertModel
 
@@ -74,8 +74,31 @@ def test_marks_stand_at_the_very_characters_of_spans_that_may_overlap(text, one,
         assert [int(i) for i in between if int(i) not in MARKS] == inside
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "order"),
+    [
+        ((0, 1), (1, 2), "A a B C b D"),  # side by side: one closes before the other opens
+        ((1, 2), (0, 1), "C a D A b B"),
+        ((0, 2), (0, 1), "A C a D b B"),  # nested: what opens first closes last
+        ((1, 2), (0, 2), "C a A b B D"),
+        ((0, 2), (0, 2), "A C a b D B"),
+        ((0, 2), (1, 3), "A a C b B c D"),
+    ],
+)
+def test_marks_at_one_character_stand_as_brackets_do(one, other, order):
+    spans = [Stretch(*one), Stretch(*other)]
+    (found,) = mark([("a好吗", spans)], TOKENIZER, MARKS)
+    names = dict(zip(MARKS, "ABCD", strict=True)) | {
+        VOCABULARY.pieces.index(piece): name
+        for piece, name in (("a", "a"), ("好", "b"), ("吗", "c"))
+    }
+    wanted = order if "c" in order else f"{order} c"
+    assert [names[int(i)] for i in found.ids] == wanted.split()
+
+
 @settings(deadline=None)
 @given(ANY_TEXT, SPAN, SPAN, st.integers(16, 40))
+@example("a b c d e f g h i " * 3, (0, 2), (50, 52), 16)
 def test_a_window_holds_all_marks_and_counts_what_it_leaves_out(text, one, other, length):
     (found,) = mark([(text, spans_in(text, one, other))], TOKENIZER, MARKS)
     sequence = around(found, TOKENIZER.form, length)
