@@ -13,13 +13,11 @@ from clozeworks.core.bundle import CARD, GENERATOR, OWN, Bundle, Card
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import write_folder
 from clozeworks.core.records import as_json
-<<<<<<< HEAD
 from clozeworks.interop import pair
 from clozeworks.interop.fill import Opened, filled, refuse_apart, under_our_names
-from clozeworks.interop.sentences import write_sentence_files
+from clozeworks.interop.sentences import bare_pooler, write_sentence_files
 from clozeworks.interop.tensors import read_tensors, write_tensors
 from clozeworks.model.config import EncoderConfig
-from clozeworks.model.encoder import initialise
 from clozeworks.model.families import (
     FAMILIES,
     Family,
@@ -27,15 +25,7 @@ from clozeworks.model.families import (
     family_named,
     public_heads,
 )
-from clozeworks.model.heads import AnyEncoder, Model, Pooler
-=======
-from clozeworks.interop.sentences import bare_pooler, write_sentence_files
-from clozeworks.interop.tensors import check_numbers, read_tensors, write_tensors
-from clozeworks.model.config import EncoderConfig
-from clozeworks.model.encoder import initialise
-from clozeworks.model.families import FAMILIES, Family, check_class, family_named
-from clozeworks.model.heads import AnyEncoder, Model, encoder_of
->>>>>>> h-embed
+from clozeworks.model.heads import AnyEncoder, Model
 from clozeworks.model.names import (
     State,
     sources_of,
