@@ -1,6 +1,6 @@
 """Every task on public data, from one small model in English and one in Chinese.
 
-    python benchmarks/long/tasks.py              (--only mrpc stsb …, --chinese FOLDER, --list)
+    python benchmarks/long/tasks.py    (--only mrpc stsb …, --seeds 0 …, --chinese FOLDER, --list)
 
 Each trial fine-tunes by the `finetune` verb, judges on the test rows by `evaluate`, over its seeds,
 and holds the number it is judged by against plain baselines and, where said, against Hugging Face's
@@ -44,19 +44,22 @@ def main(options: argparse.Namespace) -> None:
         out = options.out / name
         settings = dict(trial.settings)
         contest = Contest(trial.task, trial.sets(out), model, settings, trial.train, out)
-        judged(name, trial, contest)
+        judged(name, trial, contest, options.seeds)
     summarise(chosen)
 
 
-def judged(name: str, trial: Trial, contest: Contest) -> None:
-    """Every seed of ours, then of what stands beside it; what is known already is left alone."""
+def judged(name: str, trial: Trial, contest: Contest, only: list[int] | None) -> None:
+    """Every seed of ours, then of what stands beside it; what is known already is left alone.
+
+    `only`: these of the seeds.
+    """
     for contender, measure, seeds in (
         (OURS, ours, trial.seeds),
         *((beside.__name__, beside, once) for beside, once in trial.beside.items()),
     ):
         for seed in seeds:
             key = {"trial": name, "contender": contender, "seed": seed}
-            if LEDGER.find(**key) is not None:
+            if (only and seed not in only) or LEDGER.find(**key) is not None:
                 continue
             print(f"{name}: {contender}, seed {seed}", flush=True)
             began = time.monotonic()
@@ -107,6 +110,7 @@ def shown(number: str, found: list[Numbers], scale: float) -> str:
 if __name__ == "__main__":
     flags = argparse.ArgumentParser(description=__doc__)
     flags.add_argument("--only", nargs="+", choices=TRIALS, help="these trials")
+    flags.add_argument("--seeds", type=int, nargs="+", help="these alone, of those of each trial")
     flags.add_argument("--list", action="store_true", help="say what there is, and stop")
     flags.add_argument(
         "--chinese", type=Path, default=Path("runs/long/zh/pretrained/bundle"), help="the model"
