@@ -9,9 +9,14 @@ from clozeworks.core.errors import UserError
 from clozeworks.core.records import Ints, Record
 from clozeworks.evaluation.catalogue import Words, catalogue
 from clozeworks.evaluation.classify import QUOTED_ROWS, quoted
-from clozeworks.evaluation.classify_sections import percent, slices_table
+from clozeworks.evaluation.classify_sections import (
+    Sureness,
+    percent,
+    reliability_figure,
+    slices_table,
+)
 from clozeworks.evaluation.compare import Interval, Marked, digest_rows, marks_of, proportion
-from clozeworks.evaluation.figures import Axes, Bar, bars_panel, reliability_panel
+from clozeworks.evaluation.figures import Axes, Bar, bars_panel
 from clozeworks.evaluation.sections import (
     Column,
     Figure,
@@ -177,7 +182,10 @@ def choices_sections(
     words, main = catalogue(language), evaluations[0]
     made: list[Section] = [_summary(main, words), _count_figure(main, words)]
     made += [_count_table(evaluations, words), _position_table(main, words)]
-    made.append(_reliability(evaluations, words))
+    sure = [
+        Sureness(e.name, e.calibration_error, e.temperature, e.reliability) for e in evaluations
+    ]
+    made.append(reliability_figure(sure, words))
     made.append(slices_table([(e.name, e.slices) for e in evaluations], words, "accuracy"))
     if main.mistakes:
         items = [_quote(row, words) for row in main.mistakes]
@@ -251,18 +259,6 @@ def _position_table(main: ChoicesEvaluation, words: Words) -> Table:
             for p in main.positions
         ],
     )
-
-
-def _reliability(evaluations: Sequence[ChoicesEvaluation], words: Words) -> Figure:
-    axes = Axes(words["axis_confidence"], words["axis_accuracy"], True, True)
-    panels = []
-    for e in evaluations:
-        error, temperature = percent(e.calibration_error), f"{e.temperature:.2f}"
-        caption = words["reliability_caption"].format(
-            name=e.name, error=error, temperature=temperature
-        )
-        panels.append(reliability_panel(e.reliability, axes, caption))
-    return Figure(title=words["reliability"], notes=[words["reliability_note"]], panels=panels)
 
 
 def _quote(row: ChosenRow, words: Words) -> Quote:

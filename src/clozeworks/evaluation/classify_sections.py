@@ -1,6 +1,7 @@
 """The sections of a report that say what an Evaluation of a classifier, or several, holds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from clozeworks.evaluation.catalogue import Words, catalogue
 from clozeworks.evaluation.classify import Evaluation, JudgedRow
@@ -20,6 +21,7 @@ from clozeworks.evaluation.sections import (
     Text,
 )
 from clozeworks.evaluation.slices import Slice
+from clozeworks.metrics.calibrate import ReliabilityBin
 from clozeworks.metrics.classify import Averages, ClassRow
 
 LONGEST_OPEN_TABLE = 30
@@ -44,7 +46,11 @@ def classify_sections(evaluations: Sequence[Evaluation], language: str = "en") -
     if main.metrics.roc is not None:
         made.append(_roc(evaluations, words))
     named = [(e.name, e.slices) for e in evaluations]
-    made += [_reliability(evaluations, words), slices_table(named, words, "accuracy", some=True)]
+    sure = (
+        Sureness(e.name, e.calibration_error, e.calibration.temperature, e.reliability)
+        for e in evaluations
+    )
+    made += [reliability_figure(sure, words), slices_table(named, words, "accuracy", some=True)]
     return [*made, _mistakes(main, words), *_unanswered(main, words)]
 
 
@@ -267,16 +273,26 @@ def _roc(evaluations: Sequence[Evaluation], words: Words) -> Figure:
     )
 
 
-def _reliability(evaluations: Sequence[Evaluation], words: Words) -> Figure:
+class Sureness(NamedTuple):
+    """How sure a model is, and how often it is right when it is so sure."""
+
+    name: str
+    error: float
+    """Its expected calibration error."""
+    temperature: float
+    bins: Sequence[ReliabilityBin]
+
+
+def reliability_figure(models: Iterable[Sureness], words: Words) -> Figure:
+    """What each model promises against what is true, a panel each."""
     axes = Axes(words["axis_confidence"], words["axis_accuracy"], True, True)
     panels = []
-    for e in evaluations:
+    for model in models:
+        error, temperature = percent(model.error), f"{model.temperature:.2f}"
         caption = words["reliability_caption"].format(
-            name=e.name,
-            error=percent(e.calibration_error),
-            temperature=f"{e.calibration.temperature:.2f}",
+            name=model.name, error=error, temperature=temperature
         )
-        panels.append(reliability_panel(e.reliability, axes, caption))
+        panels.append(reliability_panel(model.bins, axes, caption))
     return Figure(title=words["reliability"], notes=[words["reliability_note"]], panels=panels)
 
 

@@ -9,7 +9,13 @@ from clozeworks.core.errors import UserError
 from clozeworks.core.records import Ints, Record
 from clozeworks.evaluation.catalogue import Words, catalogue
 from clozeworks.evaluation.classify import QUOTED_ROWS
-from clozeworks.evaluation.classify_sections import LONGEST_OPEN_TABLE, percent, slices_table
+from clozeworks.evaluation.classify_sections import (
+    LONGEST_OPEN_TABLE,
+    Sureness,
+    percent,
+    reliability_figure,
+    slices_table,
+)
 from clozeworks.evaluation.compare import (
     Interval,
     Marked,
@@ -18,7 +24,7 @@ from clozeworks.evaluation.compare import (
     proportion,
     resampled,
 )
-from clozeworks.evaluation.figures import Axes, Bar, bars_panel, reliability_panel
+from clozeworks.evaluation.figures import Axes, Bar, bars_panel
 from clozeworks.evaluation.matrix import NAMED_COLUMNS
 from clozeworks.evaluation.sections import (
     Column,
@@ -232,7 +238,10 @@ def relations_sections(
     words, main = catalogue(language), evaluations[0]
     made: list[Section] = [_summary(main, words), _relations(evaluations, words)]
     made += [_matrix(main, words), _distance_figure(main, words), _way_table(evaluations, words)]
-    made.append(_reliability(evaluations, words))
+    sure = [
+        Sureness(e.name, e.calibration_error, e.temperature, e.reliability) for e in evaluations
+    ]
+    made.append(reliability_figure(sure, words))
     made.append(slices_table([(e.name, e.slices) for e in evaluations], words, "accuracy"))
     if main.mistakes:
         items = [_quote(row, words) for row in main.mistakes]
@@ -340,18 +349,6 @@ def _way_table(evaluations: Sequence[RelationsEvaluation], words: Words) -> Tabl
         columns=[Column(name=words["way"], numeric=False), *(Column(name=n) for n in names)],
         rows=rows,
     )
-
-
-def _reliability(evaluations: Sequence[RelationsEvaluation], words: Words) -> Figure:
-    axes = Axes(words["axis_confidence"], words["axis_accuracy"], True, True)
-    panels = []
-    for e in evaluations:
-        error, temperature = percent(e.calibration_error), f"{e.temperature:.2f}"
-        caption = words["reliability_caption"].format(
-            name=e.name, error=error, temperature=temperature
-        )
-        panels.append(reliability_panel(e.reliability, axes, caption))
-    return Figure(title=words["reliability"], notes=[words["reliability_note"]], panels=panels)
 
 
 def _quote(row: RelatedRow, words: Words) -> Quote:

@@ -7,7 +7,8 @@ from clozeworks.core.config import validated
 from clozeworks.core.errors import UserError, choose
 from clozeworks.core.records import Vocabulary
 from clozeworks.core.registry import Registry
-from clozeworks.tasks.base import Joint, Task
+from clozeworks.tasks._joint import Joint
+from clozeworks.tasks.base import Task
 
 TASKS: Registry[type[Task]] = Registry("task", "clozeworks.tasks")
 

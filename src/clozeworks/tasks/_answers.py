@@ -31,12 +31,11 @@ from clozeworks.tasks._predictions import (
     NumberPrediction,
     PathPrediction,
 )
+from clozeworks.tasks.base import few_rows
 
 Label = str | list[str] | None
 Array = npt.NDArray[Any]
 
-FEW = 50
-"""Rows below which a threshold fitted on them says little."""
 LARGEST = 1e6
 """Numbers beyond it would be learned in fp32 with hardly a digit right."""
 VALUE = "value"
@@ -201,7 +200,7 @@ class Single(Answer):
                 f"no threshold brings dev to the target of {target:.0%} right: more data, or "
                 "--target"
             )
-        return said + _few(rows)
+        return said + few_rows(rows)
 
     def _is_right(self, label: str, gold: str) -> bool:
         """Whether an answer is the class, or a level above it."""
@@ -293,7 +292,7 @@ class Multi(Answer):
             f"a probability of {low:.2f} to {high:.2f} on, each from its own: micro F1 "
             f"{found['micro_f1']:.4f} there"
         )
-        return [said, *_few(len(gold))]
+        return [said, *few_rows(len(gold))]
 
     def metrics(self, given: Items[LabelsPrediction], gold: Items[Label]) -> Mapping[str, float]:
         there = np.array([self.target(label) for label in gold]).reshape(-1, len(self.labels)) > 0
@@ -366,12 +365,6 @@ def _check_path(label: str, sign: str) -> None:
         raise UserError(
             f"label {label!r} has an empty level; write every level between {sign!r}, or none"
         )
-
-
-def _few(rows: int) -> list[str]:
-    if rows >= FEW:
-        return []
-    return [f"dev has only {rows} rows: take its numbers, and what was fitted on it, as rough"]
 
 
 def _numbers_first(label: str) -> tuple[int, float, str]:

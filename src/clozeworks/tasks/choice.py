@@ -15,13 +15,11 @@ from clozeworks.data.batches import Batch
 from clozeworks.metrics.calibrate import fit_temperature, softmax
 from clozeworks.model.heads import Model
 from clozeworks.tasks._scored import Floats, Naming, Scored, ScoredConfig, listwise, place_of
-from clozeworks.tasks.base import Part
+from clozeworks.tasks.base import Part, few_rows
 from clozeworks.text.tokenizer import Tokenizer
 
 ABSENT = -1e6
 """The score of an option that a row with fewer of them has not: a probability of exactly 0."""
-FEW = 50
-"""Rows below which a temperature fitted on them says little."""
 
 
 class ChoiceConfig(ScoredConfig):
@@ -155,13 +153,8 @@ class Choice(Scored):
         return Calibration(temperature=fit_temperature(table, gold))
 
     def remarks(self, examples: Items[ChoiceExample], parts: Items[list[Part]]) -> list[str]:
-        said = [f"calibrated on dev: temperature {self.calibration.temperature:.2f}"]
-        if len(examples) < FEW:
-            said.append(
-                f"dev has only {len(examples)} rows: take its numbers, and what was fitted on it, "
-                "as rough"
-            )
-        return said
+        said = f"calibrated on dev: temperature {self.calibration.temperature:.2f}"
+        return [said, *few_rows(len(examples))]
 
     def metrics(
         self, predictions: Items[ChoicePrediction], examples: Items[ChoiceExample]

@@ -22,13 +22,10 @@ from clozeworks.metrics.calibrate import fit_temperature
 from clozeworks.metrics.relation import relation_metrics
 from clozeworks.model.heads import AnyEncoder, Model
 from clozeworks.model.noise import Dropout
-from clozeworks.tasks.base import Draw, Output, Part, Task
+from clozeworks.tasks.base import Draw, Output, Part, Task, few_rows
 from clozeworks.text.marked import Stretch, around, mark, marks_of, unused_lacking
 from clozeworks.text.tokenizer import Tokenizer
 from clozeworks.text.units import joined
-
-FEW = 50
-"""Rows below which a temperature fitted on them says little."""
 
 
 class RelationConfig(Settings):
@@ -256,13 +253,8 @@ class Relation(Task):
         return Calibration(temperature=fit_temperature(logits, gold))
 
     def remarks(self, examples: Items[RelationExample], parts: Items[list[Part]]) -> list[str]:
-        said = [f"calibrated on dev: temperature {self.calibration.temperature:.2f}"]
-        if len(examples) < FEW:
-            said.append(
-                f"dev has only {len(examples)} rows: take its numbers, and what was fitted on it, "
-                "as rough"
-            )
-        return said
+        said = f"calibrated on dev: temperature {self.calibration.temperature:.2f}"
+        return [said, *few_rows(len(examples))]
 
     def metrics(
         self, predictions: Items[RelationPrediction], examples: Items[RelationExample]
