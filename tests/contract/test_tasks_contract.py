@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from clozeworks import api
 from clozeworks.core.bundle import Card
 from clozeworks.core.config import Settings
+from clozeworks.core.errors import UserError
 from clozeworks.core.records import Example, Prediction
 from clozeworks.data.batches import Group, pack
 from clozeworks.inference.engine import Engine
@@ -201,3 +203,32 @@ def test_numbers_of_nothing_tell_what_its_numbers_are_called(name):
     model = make_model(task)
     predictions = list(Engine(model, task, TOKENIZER).predict(examples))
     assert task.metrics(predictions, examples).keys() == task.metrics([], []).keys() != set()
+
+
+LEARNED = [name for name in SINGLE if not make_task(name).from_shards]
+
+
+@pytest.mark.parametrize("name", [name for name in LEARNED if name != "seq2seq"])
+def test_more_positions_and_another_folder_change_no_answer(name, tmp_path):
+    task = make_task(name)
+    engine = Engine(make_model(task), task, TOKENIZER)
+    card = Card(task=task.name, settings=task.settings, labels=task.labels or None)
+    made = write_bundle(tmp_path / "made", engine.model, TOKENIZER, card)
+    api.extend(api.ExtendRecipe(model=made, positions=170, out=tmp_path / "longer"))
+    api.convert(api.ConvertRecipe(source=made, out=tmp_path / "there"))
+    examples = make_examples(task, 10)
+    for folder in ("longer", "there"):
+        opened = Engine.open(tmp_path / folder, torch.device("cpu"), torch.float32)
+        assert list(opened.predict(examples)) == list(engine.predict(examples))
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_only_what_becomes_of_answers_may_change_once_trained(name, tmp_path):
+    task = make_task(name)
+    assert task.free <= type(task.config).model_fields.keys()
+    card = Card(task=task.name, settings=task.settings, labels=task.labels or None)
+    made = write_bundle(tmp_path / "made", make_model(task), TOKENIZER, card)
+    fixed = next(field for field in type(task.config).model_fields if field not in task.free)
+    value = {fixed: getattr(task.config, fixed)}
+    with pytest.raises(UserError, match=f"{fixed}' of '{name}' may not change"):
+        Engine.open(made, torch.device("cpu"), torch.float32, value)

@@ -162,3 +162,11 @@ def test_an_unknown_key_within_a_list_is_named_with_those_there_are(tmp_path):
     (tmp_path / "rows.jsonl").write_text(json.dumps(row), "utf-8")
     with pytest.raises(UserError, match=r"unknown key 'entities.0.kind' .*label"):
         rows_of(tmp_path / "rows.jsonl", TagExample)
+
+
+@pytest.mark.parametrize("text", ["[1, 2, 3]", '["x"]', "[]", "[null]", "[2019] a year"])
+def test_text_that_looks_like_a_list_is_text_where_lists_can_be_written(tmp_path, text):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"text": "a", "label": text}) + "\n", "utf-8")
+    (row,) = read_examples(path, ClassifyExample, {})
+    assert row.label == text

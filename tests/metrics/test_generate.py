@@ -126,3 +126,9 @@ def test_bad_input_is_named():
     pytest.importorskip("sacrebleu")
     with pytest.raises(UserError, match="text 2 has no reference"):
         bleu(["a", "b"], [["a"], []])
+
+
+def test_an_interval_is_given_where_some_draws_share_nothing():
+    predicted = ["the lamp is broken", "xyz", "qqq", "www"]
+    found = chrf(predicted, [["the lamp is broken"], ["abc"], ["def"], ["ghi"]], resamples=200)
+    assert 0 == found.low < found.score < found.high <= 100

@@ -238,3 +238,10 @@ def test_nothing_kept_teaches_nothing():
     task = extractor()
     with pytest.raises(UserError, match="no row keeps a sentence"):
         task.labels_in([task.Example(document=DOCUMENT, summary="zebra")])
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 0], [True, False]])
+def test_flags_for_each_sentence_are_not_taken_for_numbers(labels):
+    task = make_task("extract")
+    with pytest.raises((UserError, ValueError), match=r"more than once|valid integer"):
+        task.check(task.Example(sentences=["a!", "b!", "c!"], labels=labels))

@@ -160,9 +160,7 @@ def test_the_logits_are_those_of_both_opening_marks_side_by_side(tmp_path):
     model = make_model(task)
     card = Card(task="relation", settings=task.settings, labels=task.labels)
     write_bundle(tmp_path, model, TOKENIZER.with_special(task.marks), card)
-    theirs, said = BertModel.from_pretrained(
-        tmp_path, add_pooling_layer=False, output_loading_info=True
-    )
+    theirs, said = BertModel.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(said[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     own = own_tensors(open_bundle(tmp_path))
     assert (tmp_path / OWN).exists() and set(own) == {

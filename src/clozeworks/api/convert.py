@@ -133,7 +133,9 @@ def _refuse_other(source: Path, difference: float, most: float) -> None:
 def _difference(model: Model, folder: Path) -> float:
     """How far a folder that was written is from the model it was written from, on the sample."""
     bundle, batch = open_bundle(folder), _sample(model, load_tokenizer(folder))
-    again = open_with(bundle, lambda encoder: with_heads(encoder, model.heads, labels_of(bundle)))
+    again = open_with(
+        bundle, lambda encoder: with_heads(encoder, model.answering, labels_of(bundle))
+    )
     one, other = _answers(model, batch), _answers(again.model.eval(), batch)
     difference = max(float((one[name] - other[name]).abs().max()) for name in one)
     say(f"written and read again: largest difference {difference:.1e} on {len(SAMPLE)} sentences")
@@ -145,7 +147,7 @@ def _beside_transformers(model: Model, folder: Path, source: Path) -> float | No
 
     An error of ours that reading and writing have in common shows only here.
     """
-    config, heads = model.config, frozenset(model.heads)
+    config, heads = model.config, frozenset(model.answering)
     kind = class_of(config, heads)
     if kind is None:
         say("compared with no other program: transformers is not installed, or has no such class")

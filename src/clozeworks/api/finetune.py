@@ -272,7 +272,7 @@ def _say_where_cut(stream: ExampleStream, settings: TrainSettings, team: Team) -
 
 
 def _flags(task: Task) -> str:
-    return " or ".join(f"--{name.replace('_', '-')}" for name in task.limits)
+    return " or ".join(f"--{name.replace('_', '-')}" for name in task.cut_by or task.limits)
 
 
 def _inputs(recipe: FinetuneRecipe, parent: Bundle) -> dict[str, str]:

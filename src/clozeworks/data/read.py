@@ -43,7 +43,8 @@ def read_examples(
     skipped: list[int] = []
     read = 0
     wanted: dict[str, str] | None = None
-    for number, row in open_source(path, format=format, encoding=encoding).rows():
+    source = open_source(path, format=format, encoding=encoding)
+    for number, row in source.rows():
         read += 1
         where = f"{path}, row {number}"
         if wanted is None:
@@ -51,7 +52,7 @@ def read_examples(
             wanted = {f: column for f, column in wanted.items() if f not in without}
             for fields in filter(None, (kind.either, one_of)):
                 _check_one_of(fields, wanted, row, str(path))
-        values = {f: _value(kind, f, column, row, where) for f, column in wanted.items()}
+        values = {f: _value(kind, f, c, row, where, source.cells) for f, c in wanted.items()}
         if empty != "keep" and (blank := _blank(kind, values)):
             if empty == "refuse":
                 raise UserError(
@@ -109,8 +110,10 @@ def _missing(field: str, column: str, row: dict[str, Any], where: str) -> str:
     return f"{where} has no column {column!r} for {field!r}{present}; name one with --{flag} COLUMN"
 
 
-def _value(kind: type[Example], field: str, column: str, row: dict[str, Any], where: str) -> Any:
-    """One cell as the field takes it; None where nothing is given."""
+def _value(
+    kind: type[Example], field: str, column: str, row: dict[str, Any], where: str, cells: bool
+) -> Any:
+    """One value as the field takes it; None where nothing is given."""
     info = kind.model_fields[field]
     if column not in row and info.is_required():
         raise UserError(_missing(field, column, row, where))
@@ -120,7 +123,7 @@ def _value(kind: type[Example], field: str, column: str, row: dict[str, Any], wh
     _check_characters(value, column, where)
     kinds = (info.annotation, *get_args(info.annotation))
     if list[str] in kinds:
-        value = _list(value, cell=str in kinds)
+        value = value if isinstance(value, str) and not cells else _list(value, str in kinds)
     if str not in kinds:
         return _json(value) if isinstance(value, str) else value
     value = _written(value)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from clozeworks.core.bundle import Bundle, open_bundle
-from clozeworks.core.errors import UserError, choose
+from clozeworks.core.errors import UserError, choose, suggestion
 from clozeworks.core.records import Prediction, Sequence
 from clozeworks.data.batches import Group, pack
 from clozeworks.data.order import cut
@@ -26,7 +26,7 @@ from clozeworks.interop.huggingface import (
 from clozeworks.interop.sentences import TASK as SENTENCES
 from clozeworks.interop.sentences import is_sentence_folder, said_of
 from clozeworks.model.heads import Model
-from clozeworks.tasks import create
+from clozeworks.tasks import TASKS, create
 from clozeworks.tasks.base import Part, Task
 from clozeworks.text.load import load_tokenizer
 from clozeworks.text.tags import types_of
@@ -140,10 +140,20 @@ def task_of(
     labels = labels_of(bundle)
     settings = {**_elsewhere(name, bundle, labels), **card.settings}
     first, *more = name.split("+")
+    _refuse_fixed(first, changed)
     settings |= {first: {**settings.get(first, {}), **changed}} if more else changed
     task = create(name, settings, tokenizer.vocabulary, labels)
     task.calibration = card.calibration
     return task
+
+
+def _refuse_fixed(name: str, changed: Mapping[str, Any]) -> None:
+    """Raise UserError for a setting that a trained model's answers depend on."""
+    kind = TASKS.get(name)
+    free, known = sorted(kind.free), kind.Config.model_fields
+    if fixed := next((some for some in changed if some in known and some not in free), None):
+        others = suggestion(fixed, free) if free else "; none of its settings may"
+        raise UserError(f"setting {fixed!r} of {name!r} may not change once it is trained{others}")
 
 
 def _elsewhere(name: str, bundle: Bundle, labels: list[str]) -> dict[str, Any]:

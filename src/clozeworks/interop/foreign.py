@@ -24,7 +24,7 @@ from clozeworks.interop.huggingface import (
 from clozeworks.interop.pair import is_pair
 from clozeworks.model.config import EncoderConfig
 from clozeworks.model.encoder import initialise
-from clozeworks.model.families import FAMILIES, Heads
+from clozeworks.model.families import FAMILIES, Heads, public_heads
 from clozeworks.model.heads import AnyEncoder, Model, Pooler, encoder_of, head_of, needs_pooler
 from clozeworks.model.names import State, sources_of, to_theirs
 
@@ -63,6 +63,8 @@ def _hold(model: Model, tensors: State) -> None:
     """Give the model's heads tensors that no class has, such as a CRF's, to be written again."""
     for name, tensor in tensors.items():
         head, part, last = name.removeprefix("heads.").split(".")
+        if head not in model.heads and not public_heads([head]):
+            model.heads[head] = nn.Module()  # a head that is ours alone
         if head in model.heads:
             module = model.heads[head]
             if part not in dict(module.named_children()):

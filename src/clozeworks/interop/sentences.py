@@ -9,7 +9,7 @@ from torch import Tensor
 from clozeworks.core.bundle import Bundle, Card, read_json
 from clozeworks.core.errors import UserError
 from clozeworks.model.encoder import initialise
-from clozeworks.model.families import Family
+from clozeworks.model.families import Family, public_heads
 from clozeworks.model.heads import Model, Pooler
 from clozeworks.model.pooling import Pooling
 
@@ -161,7 +161,8 @@ def bare_pooler(model: Model, family: Family, card: Card) -> dict[str, Tensor]:
     That of the folder the model is from; else, of a task's model, a fresh one, as `transformers`
     would make it.
     """
-    if model.heads or model.pooler is not None or "pooler.dense" not in family.modules:
+    public = public_heads(list(model.heads))
+    if public or model.pooler is not None or "pooler.dense" not in family.modules:
         return {}
     if model.kept or card.task is None:
         return model.kept

@@ -134,6 +134,11 @@ class Model(nn.Module):
         return self.encoder.embeddings.tokens.weight.device
 
     @property
+    def answering(self) -> list[str]:
+        """Its heads, but for those that are only held, to be written again."""
+        return [name for name, head in self.heads.items() if type(head) is not nn.Module]
+
+    @property
     def tied(self) -> bool:
         """Whether a head multiplies with the token vectors, so that every one of them learns."""
         heads = self.heads.modules()
@@ -181,7 +186,8 @@ class Model(nn.Module):
         mlm [T, V], rtd [T], tag and qa [T, K]; other heads [N, K].
         """
         found = {}
-        for name, head in self.heads.items():
+        for name in self.answering:
+            head = self.heads[name]
             if name == "mlm":
                 weight = self.encoder.embeddings.tokens.weight
                 found[name] = head(x) @ weight.t() + head.bias

@@ -174,7 +174,8 @@ def place_of(name: str, among: Items[str], naming: Naming, flag: str) -> int:
         return _place_of_text(name, among, flag)
     last = len(among) - 1
     if naming == "A":
-        place = ord(name.upper()) - ord("A") if len(name) == 1 else -1
+        letter = name.upper()  # which may be two: ß is SS
+        place = ord(letter) - ord("A") if len(letter) == 1 else -1
         ends = "A", chr(ord("A") + last)
     else:
         place = int(name) - int(naming) if name.isdecimal() else -1

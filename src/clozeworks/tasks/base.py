@@ -88,6 +88,10 @@ class Task(ABC):
     """Whether what is too long for one Sequence is read in several, and nothing is cut."""
     lengths: ClassVar[tuple[str, ...]] = ("max_length",)
     """Its settings that say how many tokens a sequence may have."""
+    cut_by: ClassVar[tuple[str, ...]] = ()
+    """Those of its settings by which text is cut, where it is not the ones of `lengths`."""
+    free: ClassVar[frozenset[str]] = frozenset()
+    """Its settings that may differ once it is trained: they say what becomes of its answers."""
     losses: ClassVar[Mapping[str, float]] = {}
     """Its loss terms and their usual weights; empty: one, called as the task, of weight 1."""
 

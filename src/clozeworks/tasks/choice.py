@@ -72,6 +72,7 @@ class Choice(Scored):
 
     name = "choice"
     Config, Example, Answer = ChoiceConfig, ChoiceExample, ChoicePrediction
+    cut_by = ("option_length",)
     answers = frozenset({"answer"})
     moving_first = True
     config: ChoiceConfig

@@ -1,5 +1,6 @@
 """Extractive summaries: which sentences of a document to keep (Liu 2019, BertSum)."""
 
+from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Sequence as Items
 from functools import lru_cache
@@ -8,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, StrictInt
 from torch import Tensor, nn
 
 from clozeworks.core.config import Settings
@@ -57,7 +58,7 @@ class ExtractExample(Example):
     """The text; or give its sentences."""
     sentences: list[str] | None = None
     """The sentences of the text, in order."""
-    labels: list[int] | None = None
+    labels: list[StrictInt] | None = None
     """The sentences to keep, by their numbers, counted from 0."""
     summary: str | list[str] | None = None
     """Or a summary, or several: the sentences nearest to one are learned."""
@@ -90,6 +91,9 @@ class Extract(Task):
 
     name = "extract"
     Config, Example, Answer = ExtractConfig, ExtractExample, ExtractPrediction
+    windows = True
+    cut_by = ("sentence_length",)
+    free = frozenset({"keep", "share", "blocking"})
     answers = frozenset({"labels", "summary"})
     head_name = "tag"
     config: ExtractConfig
@@ -116,6 +120,11 @@ class Extract(Task):
                 raise UserError(
                     f"label {label} is no sentence's: the document has {count}, numbered from 0"
                 )
+        if twice := [n for n, times in Counter(example.labels or []).items() if times > 1]:
+            raise UserError(
+                f"label {twice[0]} is there more than once; labels are the numbers, from 0, of the "
+                "sentences kept, not a 0 or 1 for each sentence"
+            )
 
     def labels_in(self, examples: Items[ExtractExample]) -> list[str]:
         """The one label, `kept`."""
@@ -126,7 +135,7 @@ class Extract(Task):
     def gold(self, example: ExtractExample) -> tuple[int, ...]:
         """The sentences to keep: those labelled, else those nearest to a summary."""
         if example.labels is not None:
-            return tuple(sorted(set(example.labels)))
+            return tuple(sorted(example.labels))
         texts = sentences_of(example)
         most = self.config.keep if self.config.share is None else len(texts)
         return oracle(texts, summaries_of(example), most)

@@ -117,6 +117,7 @@ class Mlm(Task):
 
     name = "mlm"
     Config, Example, Answer = MlmConfig, MlmExample, MlmPrediction
+    free = frozenset({"top", "scoring"})
     from_shards = True
     answers = frozenset()
     config: MlmConfig

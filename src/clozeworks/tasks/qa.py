@@ -111,6 +111,8 @@ class Qa(Task):
 
     name = "qa"
     Config, Example, Answer = QaConfig, QaExample, QaPrediction
+    cut_by = ("question_length",)
+    free = frozenset({"answer_length", "candidates", "rules"})
     answers = frozenset({"answers"})
     windows = True
     config: QaConfig

@@ -92,6 +92,7 @@ class Rerank(Scored):
     name = "rerank"
     head_name = "classify"  # a classifier of one logit, as cross-encoders elsewhere have it
     Config, Example, Answer = RerankConfig, RerankExample, RerankPrediction
+    cut_by = ("query_length",)
     answers = frozenset({"relevant"})
     config: RerankConfig
 

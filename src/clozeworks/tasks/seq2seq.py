@@ -94,6 +94,9 @@ class Seq2Seq(Task):
 
     name = "seq2seq"
     Config, Example, Answer = Seq2SeqConfig, Seq2SeqExample, Seq2SeqPrediction
+    free = frozenset(
+        {"beams", "length_penalty", "min_length", "no_repeat", "early_stop", "write_unknown"}
+    )
     answers = frozenset({"target"})
     lengths = ("source_length", "target_length")
     config: Seq2SeqConfig

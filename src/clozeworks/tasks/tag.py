@@ -78,6 +78,7 @@ class Tag(Task):
 
     name = "tag"
     Config, Example, Answer = TagConfig, TagExample, TagPrediction
+    free = frozenset({"enforce"})
     answers = frozenset({"entities", "tags"})
     windows = True
     config: TagConfig

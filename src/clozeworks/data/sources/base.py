@@ -22,6 +22,8 @@ class Source(Protocol):
     """File name endings that choose this source."""
     unpacks: ClassVar[bool]
     """Whether it reads .gz and .xz."""
+    cells: ClassVar[bool]
+    """Whether its values are cells, which have no other way to hold a list than as JSON."""
 
     def __init__(self, path: Path, encoding: str) -> None: ...
 

@@ -20,6 +20,7 @@ class Conll:
 
     suffixes: ClassVar[tuple[str, ...]] = (".conll", ".bio", ".iob", ".bioes", ".bmes")
     unpacks: ClassVar[bool] = True
+    cells: ClassVar[bool] = False
     path: Path
     encoding: str = "utf-8"
 

@@ -22,6 +22,7 @@ class Csv:
 
     suffixes: ClassVar[tuple[str, ...]] = (".csv", ".tsv", ".tab")
     unpacks: ClassVar[bool] = True
+    cells: ClassVar[bool] = True
     path: Path
     encoding: str = "utf-8"
 

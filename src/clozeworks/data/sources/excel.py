@@ -16,6 +16,7 @@ class Excel:
 
     suffixes: ClassVar[tuple[str, ...]] = (".xlsx", ".xlsm", ".xls")
     unpacks: ClassVar[bool] = False
+    cells: ClassVar[bool] = True
     path: Path
     encoding: str = "utf-8"
 

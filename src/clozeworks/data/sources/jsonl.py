@@ -21,6 +21,7 @@ class Jsonl:
 
     suffixes: ClassVar[tuple[str, ...]] = (".jsonl", ".ndjson", ".json")
     unpacks: ClassVar[bool] = True
+    cells: ClassVar[bool] = False
     path: Path
     encoding: str = "utf-8"
 

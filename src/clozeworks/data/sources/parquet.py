@@ -18,6 +18,7 @@ class Parquet:
 
     suffixes: ClassVar[tuple[str, ...]] = (".parquet", ".pq")
     unpacks: ClassVar[bool] = False
+    cells: ClassVar[bool] = False
     path: Path
     encoding: str = "utf-8"
 

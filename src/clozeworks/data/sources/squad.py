@@ -17,6 +17,7 @@ class Squad:
 
     suffixes: ClassVar[tuple[str, ...]] = (".squad",)
     unpacks: ClassVar[bool] = True
+    cells: ClassVar[bool] = False
     path: Path
     encoding: str = "utf-8"
 

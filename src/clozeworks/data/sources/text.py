@@ -15,6 +15,7 @@ class Text:
 
     suffixes: ClassVar[tuple[str, ...]] = (".txt", ".text")
     unpacks: ClassVar[bool] = True
+    cells: ClassVar[bool] = False
     path: Path
     encoding: str = "utf-8"
 
