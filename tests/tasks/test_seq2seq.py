@@ -193,9 +193,9 @@ def test_a_model_may_write_by_other_settings_than_it_was_trained_with(tmp_path):
     task = make_task("seq2seq")
     model = written_to(tmp_path, task)
     rows = make_examples(task, 6)
-    changed = {"beams": "1", "target_length": 9, "early_stop": "False"}
+    changed = {"beams": "1", "min_length": 9, "early_stop": "False"}
     engine = Engine.open(tmp_path, CPU, torch.float32, changed)
-    own = tasks.create("seq2seq", {**task.settings, "beams": 1, "target_length": 9}, VOCABULARY)
+    own = tasks.create("seq2seq", {**task.settings, "beams": 1, "min_length": 9}, VOCABULARY)
     assert list(engine.predict(rows)) == list(Engine(model, own, TOKENIZER).predict(rows))
     with pytest.raises(UserError, match=r"settings of seq2seq: .*beems"):
         Engine.open(tmp_path, CPU, torch.float32, {"beems": 1})
