@@ -149,6 +149,16 @@ def test_pairs_without_a_relation_are_learned_from_too(parent, tmp_path, monkeyp
             {"context": "x", "options": ["a", "b"], "answer": 1},
             "row 1: answer '1' is none",
         ),
+        (
+            "choice",
+            {"context": "x", "options": ["a", " "], "answer": "a"},
+            "row 1: 'options' holds an empty text",
+        ),
+        (
+            "rerank",
+            {"query": "x", "candidates": ["", "a"], "relevant": ["a"]},
+            "row 1: 'candidates' holds an empty text",
+        ),
         ("choice", {"context": "x", "options": ["a", "b"]}, "has no column 'answer' for 'answer'"),
         ("choice", {"context": "x", "options": ["a", "b"], "answer": None}, "row 1: no label"),
         (
@@ -183,3 +193,19 @@ def test_bad_rows_are_named(name, row, message, parent, tmp_path):
     data.write_text(json.dumps(row) + "\n", "utf-8")
     with pytest.raises(UserError, match=message):
         tuned(name, data, parent, tmp_path / "run")
+
+
+def test_a_row_that_cannot_be_read_is_named_by_predict_and_doctor_too(parent, tmp_path):
+    task = make_task("relation")
+    data = write_rows(tmp_path / "data.jsonl", make_examples(task, 12, 0))
+    bundle = tuned("relation", data, parent, tmp_path / "run").bundle
+    rows = make_examples(task, 2, 1)
+    far = rows[1].subject.model_copy(update={"end": 999, "text": None})
+    bad = write_rows(tmp_path / "bad.jsonl", [rows[0], rows[1].model_copy(update={"subject": far})])
+    message = r"bad\.jsonl, row 2: subject from \d+ to 999 does not lie within"
+    out = tmp_path / "out.jsonl"
+    with pytest.raises(UserError, match=message):
+        api.predict(api.PredictRecipe(model=bundle, data=bad, out=out, device="cpu"))
+    assert not out.exists()
+    with pytest.raises(UserError, match=message):
+        api.doctor(api.DoctorRecipe(data=bad, task="relation"))

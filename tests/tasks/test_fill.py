@@ -251,5 +251,5 @@ def test_evaluate_reports_the_perplexity_of_all_tokens(folder, tmp_path):
     assert found.perplexity.estimate == pytest.approx(exp(-total / count))
     assert "<svg" in judged.report.read_text("utf-8")
     data.write_text("where is [MASK]\n", "utf-8")
-    with pytest.raises(UserError, match=r"row 1 has a \[MASK\]: texts are judged whole"):
+    with pytest.raises(UserError, match=r"row 1: a \[MASK\]: texts are judged whole"):
         api.evaluate(api.EvaluateRecipe(**recipe, out=tmp_path / "x"))

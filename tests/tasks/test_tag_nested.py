@@ -154,3 +154,28 @@ def test_of_an_entity_that_a_window_cuts_nothing_is_learned_there():
     assert (24, 25) in first and (30, 31) not in first and (24, 25) in second
     gold = task.collate([Group(0, sequences, task.target(row))], DRAW).targets["tag"]
     assert gold.tolist() == [[len(first) + second.index((24, 25)), 3, 0]]
+
+
+def test_dev_decides_how_likely_an_entity_must_be():
+    task = make_task("tag:nested")
+    rows = make_examples(task, 12, 3)
+    parts = []
+    for i, row in enumerate(rows):
+        (sequences,) = task.features([row], TOKENIZER)
+        batch = task.collate([Group(0, sequences, task.target(row))], DRAW)
+        gold = batch.targets["tag"]
+        gold = gold[sorted(range(len(gold)), key=lambda i: gold[i].tolist())].reshape(-1, 3)
+        sure = torch.full((len(gold),), 0.3 + i / 1000)
+        wrong = (gold + torch.tensor([0, 0, 1])) % torch.tensor([10**9, 10**9, 2])
+        both = torch.cat([gold, wrong])
+        order = sorted(range(len(both)), key=lambda i: both[i].tolist())
+        output = {"spans": both[order], "sure": torch.cat([sure, sure - 0.2])[order]}
+        parts.append(task.decode(output, batch))
+    assert not any(task.join(row, own).entities for row, own in zip(rows, parts, strict=True))
+    task.calibration = task.calibrate(rows, parts)
+    (threshold,) = task.calibration.thresholds
+    assert 0.111 < threshold <= 0.3
+    assert (
+        task.metrics([task.join(*pair) for pair in zip(rows, parts, strict=True)], rows)["f1"] == 1
+    )
+    assert any("from a probability of" in said for said in task.remarks(rows, parts))

@@ -61,6 +61,7 @@ def doctor(recipe: DoctorRecipe) -> Findings:
                 encoding=recipe.encoding,
                 format=recipe.format,
                 empty="keep",
+                check=task.readable,
             )
         ]
         for name, path in files.items()

@@ -120,6 +120,7 @@ def _answered(recipe: PredictRecipe, engine: Engine) -> Iterator[tuple[Row, Pred
         format=recipe.format,
         empty="keep" if recipe.keep_empty else "refuse",
         without=engine.task.answers,
+        check=engine.task.readable,
     )
     for prediction, (_, row) in zip(engine.predict(examples), source.rows(), strict=True):
         yield row, prediction

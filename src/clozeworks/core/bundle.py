@@ -40,6 +40,10 @@ class Calibration(Settings):
     """With any number of labels: the probability from which on each is given."""
     margin: float | None = None
     """Of answers from a text: none is given where that scores so much more than the best one."""
+    zero: float = 0.0
+    """Of numbers: what a score of 0 stands for."""
+    unit: float = Field(default=1.0, gt=0)
+    """Of numbers: by how much one differs for each 1 of its score."""
 
 
 class Provenance(Settings):

@@ -159,7 +159,7 @@ def _check(text: Any, where: str) -> None:
     if text is None:
         return
     if not isinstance(text, str):
-        raise UserError(f"{where}: the text is {text!r}, a {type(text).__name__}")
+        raise UserError(f"{where}: the text is {text!r}, a {type(text).__name__}; write it as text")
     if "\x00" in text:
         raise UserError(f"{where} holds a NUL character; remove it")
     try:

@@ -55,8 +55,9 @@ def read_examples(
         values = {f: _value(kind, f, c, row, where, source.cells) for f, c in wanted.items()}
         if empty != "keep" and (blank := _blank(kind, values)):
             if empty == "refuse":
+                what = "holds an empty text" if isinstance(values[blank], list) else "is empty"
                 raise UserError(
-                    f"{where}: {wanted[blank]!r} is empty; `clozeworks doctor` counts such rows, "
+                    f"{where}: {wanted[blank]!r} {what}; `clozeworks doctor` counts such rows, "
                     "--skip-empty (predict: --keep-empty) lets them pass"
                 )
             skipped.append(number)
@@ -72,7 +73,7 @@ def read_examples(
 
 def _report(path: str | Path, read: int, skipped: list[int]) -> None:
     if read == len(skipped):
-        raise UserError(f"{path} holds no {'text' if read else 'rows'}")
+        raise UserError(f"{path} holds no {'text' if read else 'rows'}; name another")
     if skipped:
         first = ", ".join(map(str, skipped[:5])) + (", …" if len(skipped) > 5 else "")
         say(f"{path}: {len(skipped)} rows with empty text left out (rows {first})")
@@ -188,8 +189,9 @@ def _check_characters(value: Any, column: str, where: str) -> None:
 def _blank(kind: type[Example], values: dict[str, Any]) -> str | None:
     """The first field that must hold text and does not."""
     for field, value in values.items():
+        texts = value if isinstance(value, list) else [value]
         required = kind.model_fields[field].is_required()
-        if required and isinstance(value, str) and not value.strip():
+        if required and any(isinstance(text, str) and not text.strip() for text in texts):
             return field
     found = [values.get(field) for field in kind.either]
     if found and not any(value.strip() if isinstance(value, str) else value for value in found):

@@ -25,7 +25,7 @@ from clozeworks.model.families import (
     family_named,
     public_heads,
 )
-from clozeworks.model.heads import AnyEncoder, Model
+from clozeworks.model.heads import AnyEncoder, Model, NumberHead
 from clozeworks.model.names import (
     State,
     sources_of,
@@ -123,6 +123,9 @@ def open_with(
         opened = filled(config, {**inherit(kept), **kept, **more}, build, seed, theirs)
         if "mlm" in opened.model.heads.keys() - anew:
             refuse_apart(apart)
+        for name, head in opened.model.heads.items():
+            if isinstance(head, NumberHead) and f"heads.{name}" not in opened.fresh:
+                head.take()
         return opened
 
 
@@ -225,9 +228,7 @@ def write_bundle(
         tokenizer.save(aside)
         if described.architectures:
             write_sentence_files(aside, card, model.config.hidden_size)
-        generator = f"{GENERATOR}."
-        own = {n: p for n, p in model.named_parameters() if not n.startswith(generator)}
-        state = {name: p.detach().float().cpu() for name, p in own.items()}
+        state = {name: tensor.float().cpu() for name, tensor in model.written().items()}
         state |= bare_pooler(model, described, card)
         names, layers = described.names(frozenset(model.heads)), described.layers(model.config)
         known = sources_of(names, layers)

@@ -70,17 +70,23 @@ def fit_label_thresholds(chances: Floats, gold: Ints) -> list[float]:
     chances, gold [N, K] of the dev rows. Each lies half-way between the two probabilities it parts;
     EVEN for a label that fewer than FEWEST rows have.
     """
-    return [_best_f1(chances[:, k], gold[:, k] > 0) for k in range(chances.shape[1])]
+    there = gold > 0
+    return [best_f1(chances[:, k], there[:, k], there[:, k].sum()) for k in range(len(gold[0]))]
 
 
-def _best_f1(chances: Floats, there: Bools) -> float:
-    if there.sum() < FEWEST:
+def best_f1(chances: Floats, there: Bools, gold: int) -> float:
+    """The probability from which on to say yes, so that F1 is best; EVEN where `gold` is small.
+
+    chances [n] of what may be said, there [n] whether it is right; of `gold` right ones in all, so
+    that some may never be said.
+    """
+    if gold < FEWEST or not len(chances):
         return EVEN
     order = np.argsort(-chances, kind="stable")
     falling = chances[order]
     last = np.append(np.flatnonzero(np.diff(falling)), len(falling) - 1)
     hits = np.cumsum(there[order])[last]
-    f1 = 2 * hits / (last + 1 + there.sum())
+    f1 = 2 * hits / (last + 1 + gold)
     best = int(np.argmax(f1))
     above = falling[last[best]]
     below = falling[last[best] + 1] if last[best] + 1 < len(falling) else 0.0

@@ -11,11 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-try:
-    from torch.nn.attention.varlen import varlen_attn
-except ImportError:  # older than 2.10
-    varlen_attn = None  # type: ignore[assignment]
+from torch.nn.attention.varlen import varlen_attn
 
 from clozeworks.model.band import attend_in_blocks, band_mask, banded
 from clozeworks.model.noise import Noise
@@ -188,7 +184,7 @@ class Drop:
 def takes_varlen(x: Tensor, share: float) -> bool:
     """Whether `varlen_attn` can serve: on a GPU, in half precision, without dropout."""
     halves = (torch.bfloat16, torch.float16)
-    return varlen_attn is not None and x.is_cuda and x.dtype in halves and share == 0
+    return x.is_cuda and x.dtype in halves and share == 0
 
 
 def attend(qkv: Tensor, view: View, heads: int, drop: Drop) -> Tensor:

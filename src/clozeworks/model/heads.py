@@ -70,6 +70,35 @@ class ClassHead(nn.Module):
         return out
 
 
+class NumberHead(ClassHead):
+    """Rows → one number each, [M, H] → [M, 1] fp32: `zero` and so many times `unit`.
+
+    Adam moves every weight by about the learning rate at a step, however far there is to go: a
+    number must be learned on the scale of the weights. A folder has the weights on the number's
+    own scale, as a plain classifier of one output, so that anybody reads the number itself.
+    """
+
+    def __init__(self, encoder: AnyEncoder, share: float, zero: float, unit: float) -> None:
+        super().__init__(encoder, 1, share)
+        self.zero, self.unit = zero, unit
+
+    def forward(self, x: Tensor) -> Tensor:
+        score = super().forward(x).float()  # 1,000 ± 1 in bf16 would be 1,000
+        return score * self.unit + self.zero
+
+    def written(self) -> dict[str, Tensor]:
+        """Its parameters by name, as a folder has them."""
+        dense = self.dense
+        weight, bias = dense.weight.detach().float(), dense.bias.detach().float()
+        return {"dense.weight": weight * self.unit, "dense.bias": bias * self.unit + self.zero}
+
+    @torch.no_grad()
+    def take(self) -> None:
+        """Turn what was read from a folder into its own terms."""
+        self.dense.weight /= self.unit
+        self.dense.bias.sub_(self.zero).div_(self.unit)
+
+
 class ReplacedHead(nn.Module):
     """Rows → the logit of each token being a replaced one, [M] (Clark et al. 2020)."""
 
@@ -122,6 +151,16 @@ class Model(nn.Module):
         """A smaller model that fills blanks for this one to judge; there only to be trained."""
         self.kept: dict[str, Tensor] = {}
         """Tensors of the folder it is from that nothing here reads, to be written as they were."""
+
+    def written(self) -> dict[str, Tensor]:
+        """Its parameters by name, as a folder has them; not those of a generator."""
+        state = {
+            n: p.detach() for n, p in self.named_parameters() if not n.startswith("generator.")
+        }
+        for name, head in self.heads.items():
+            if isinstance(head, NumberHead):
+                state |= {f"heads.{name}.{n}": tensor for n, tensor in head.written().items()}
+        return state
 
     @property
     def config(self) -> EncoderConfig:

@@ -8,8 +8,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from clozeworks.core.bundle import Calibration
 from clozeworks.core.errors import UserError, suggestion
@@ -23,6 +22,7 @@ from clozeworks.metrics.labels import (
 )
 from clozeworks.metrics.levels import ancestors, closed, raised, summed
 from clozeworks.metrics.regress import regress_metrics
+from clozeworks.model.heads import AnyEncoder, ClassHead, NumberHead
 from clozeworks.model.losses import balanced_classes, balanced_labels, class_loss, label_loss
 from clozeworks.tasks._predictions import (
     ClassifyPrediction,
@@ -86,8 +86,12 @@ class Answer(ABC):
         """What is to be learned; raises UserError for a label that was never seen."""
 
     @abstractmethod
-    def look_over(self, targets: Array) -> None:
-        """See the targets of all training rows once."""
+    def look_over(self, targets: Array) -> Calibration:
+        """See the targets of all training rows once; returns what training begins with."""
+
+    def head(self, encoder: AnyEncoder, dropout: float, calibration: Calibration) -> nn.Module:
+        """A fresh head: an output for each label."""
+        return ClassHead(encoder, len(self.labels), dropout)
 
     def count(self, gold: Tensor) -> float:
         """What the loss of these rows is divided by, over a whole step."""
@@ -150,9 +154,10 @@ class Single(Answer):
     def target(self, label: Label) -> int:
         return self._known(_one(label))
 
-    def look_over(self, targets: Array) -> None:
+    def look_over(self, targets: Array) -> Calibration:
         if self.config.class_weights == "balanced":
             self.weights = balanced_classes(torch.from_numpy(targets), len(self.labels))
+        return Calibration()
 
     def count(self, gold: Tensor) -> float:
         return float(len(gold)) if self.weights is None else float(self.weights[gold].sum())
@@ -248,9 +253,10 @@ class Multi(Answer):
         found[[self._known(name) for name in self._several(label)]] = 1
         return found
 
-    def look_over(self, targets: Array) -> None:
+    def look_over(self, targets: Array) -> Calibration:
         if self.config.class_weights == "balanced":
             self.weights = balanced_labels(torch.from_numpy(targets))
+        return Calibration()
 
     def loss(self, logits: Tensor, gold: Tensor) -> Tensor:
         weights = None if self.weights is None else self.weights.to(logits.device)
@@ -307,9 +313,14 @@ class Multi(Answer):
 
 
 class Number(Answer):
-    """A number of its own scale."""
+    """A number on a scale of its own, learned as how far it is from the mean of training."""
 
     Answer = NumberPrediction
+
+    def __init__(self, config: Wishes, labels: list[str]) -> None:
+        super().__init__(config, labels)
+        self.start = Calibration()
+        """The scale of the training numbers, once they were looked over."""
 
     def labels_in(self, found: Items[Label]) -> list[str]:
         if len({self.target(label) for label in found}) < 2:
@@ -330,17 +341,29 @@ class Number(Answer):
             raise UserError(f"label {label!r} is too large to be learned; scale the numbers")
         return value
 
-    def look_over(self, targets: Array) -> None:
-        """Numbers are learned as they are."""
+    def look_over(self, targets: Array) -> Calibration:
+        """The mean, and a power of two near the spread: by such a one nothing is rounded."""
+        spread = max(targets.std(), 1e-6 * np.abs(targets).max())  # closer ones are one in fp32
+        unit = 2.0 ** round(np.log2(spread))
+        self.start = Calibration(zero=float(targets.mean()), unit=unit)
+        return self.start
+
+    def head(self, encoder: AnyEncoder, dropout: float, calibration: Calibration) -> nn.Module:
+        return NumberHead(encoder, dropout, calibration.zero, calibration.unit)
 
     def loss(self, logits: Tensor, gold: Tensor) -> Tensor:
-        return F.mse_loss(logits[:, 0], gold, reduction="sum")
+        far = (logits[:, 0] - gold) / self.start.unit
+        return far.square().sum()
 
     def probs(self, logits: Tensor, calibration: Calibration) -> Tensor:
         return logits
 
     def prediction(self, probs: list[float], calibration: Calibration) -> NumberPrediction:
         return NumberPrediction(value=probs[0])
+
+    def calibrate(self, logits: Array, gold: Array) -> Calibration:
+        """The scale it was trained on."""
+        return self.start
 
     def metrics(self, given: Items[NumberPrediction], gold: Items[Label]) -> Mapping[str, float]:
         if not gold:

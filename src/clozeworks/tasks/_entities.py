@@ -97,7 +97,7 @@ def _check_place(entity: Entity, text: str) -> None:
     if not start < end <= len(text):
         raise UserError(
             f"entity {entity.label!r} from {start} to {end} does not lie within the {len(text)} "
-            "characters of its text"
+            "characters of its text; correct start and end (one past the last)"
         )
     if entity.text not in (None, text[start:end]):
         raise UserError(

@@ -2,23 +2,29 @@
 
 from collections.abc import Iterator
 from collections.abc import Sequence as Items
+from math import log
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from clozeworks.core.bundle import Calibration
 from clozeworks.core.records import Ints, Sequence
 from clozeworks.data.batches import Batch, Group
+from clozeworks.metrics.labels import EVEN, best_f1
 from clozeworks.model.heads import AnyEncoder
 from clozeworks.model.spans import SpanHead
 from clozeworks.tasks._tags import Sure, TagSettings, asked, room_of, units_in, widened_remark
 from clozeworks.tasks.base import Output, Part
 from clozeworks.text.tags import Span, characters_of, types_of, units_of
 
+LEAST = 0.05
+"""A span that is less likely than this is never an entity, whatever dev says."""
+
 
 class NestedSpans:
-    """Each span of words has a score for each type; those above 0 are entities."""
+    """Each span of words has a score for each type; those that are likely enough are entities."""
 
     def __init__(self, config: TagSettings, labels: Items[str]) -> None:
         self.config, self.types = config, types_of(labels)
@@ -46,9 +52,22 @@ class NestedSpans:
                     covers = characters_of(found, units_in(sequence))
                     self.widened += [covers.start, covers.end] != entity[:2]
 
-    def remarks(self) -> list[str]:
-        """What `look_over` has counted."""
+    def calibrate(self, gold: Items[list[Span]], parts: Items[list[Part]]) -> Calibration:
+        """How likely a span of dev must be, so that micro F1 is best there."""
+        found = [self.join(own, Calibration(thresholds=[LEAST])) for own in parts]
+        chances = [sure.confidence for own in found for sure in own]
+        pairs = zip(found, gold, strict=True)
+        right = [sure.span in set(spans) for own, spans in pairs for sure in own]
+        count = sum(len(set(spans)) for spans in gold)
+        threshold = best_f1(np.array(chances), np.array(right, dtype=np.bool_), count)
+        return Calibration(thresholds=[threshold])
+
+    def remarks(self, calibration: Calibration) -> list[str]:
+        """What `look_over` has counted, and dev has decided."""
         said = widened_remark(self.widened)
+        if calibration.thresholds:
+            least = calibration.thresholds[0]
+            said.append(f"fitted on dev: a span is an entity from a probability of {least:.2f} on")
         if self.lost:
             said.append(
                 f"{self.lost:,} entities were left out: they have over {self.config.longest} words "
@@ -99,10 +118,10 @@ class NestedSpans:
         return spans.loss(gold)
 
     def predict(self, head: nn.Module, x: Tensor, ends: Tensor) -> Output:
-        """`spans` [F, 3] int64 as in `mark`, those that score above 0, and how `sure` [F]."""
+        """`spans` [F, 3] int64 as in `mark`, of those that may be entities, and how `sure` [F]."""
         assert isinstance(head, SpanHead)
         scores, there, _ = head.spans(x, ends, self.config.longest)
-        found = torch.nonzero((scores > 0) & there[:, :, None])
+        found = torch.nonzero((scores > log(LEAST / (1 - LEAST))) & there[:, :, None])
         return {"spans": found, "sure": torch.sigmoid(scores[tuple(found.unbind(1))])}
 
     def decode(self, output: Output, batch: Batch) -> list[Part]:
@@ -122,8 +141,9 @@ class NestedSpans:
             parts.append({**part, "found": own.tolist(), "sure": sure[kept].tolist()})
         return parts
 
-    def join(self, parts: list[Part]) -> list[Sure]:
+    def join(self, parts: list[Part], calibration: Calibration) -> list[Sure]:
         """Of the windows that hold a span whole, that in which it is farthest inside decides."""
+        least = calibration.thresholds[0] if calibration.thresholds else EVEN
         held = [_Window(part, self.types) for part in parts]
         found = []
         for span in sorted({span for window in held for span in window.found}):
@@ -131,7 +151,7 @@ class NestedSpans:
                 ((window.room(span), window) for window in held), key=lambda pair: pair[0]
             )
             assert room >= 0
-            if span in window.found:
+            if window.found.get(span, 0.0) >= least:
                 found.append(Sure(span, window.found[span]))
         return found
 

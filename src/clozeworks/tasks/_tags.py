@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clozeworks.core.bundle import Calibration
 from clozeworks.core.errors import UserError
 from clozeworks.core.records import Ints, Sequence
 from clozeworks.data.batches import Batch, Group, bounds
@@ -91,7 +92,11 @@ class WordTags:
             _, widened, shared = self._fitted(group.target, whole)
             self.widened, self.shared = self.widened + widened, self.shared + shared
 
-    def remarks(self) -> list[str]:
+    def calibrate(self, gold: Items[list[Span]], parts: Items[list[Part]]) -> Calibration:
+        """Tags need no threshold: of all of a word's, the likeliest is taken."""
+        return Calibration()
+
+    def remarks(self, calibration: Calibration) -> list[str]:
         """What `look_over` has counted."""
         said = widened_remark(self.widened)
         if self.shared:
@@ -168,7 +173,7 @@ class WordTags:
             for i, sequence in enumerate(batch.sequences)
         ]
 
-    def join(self, parts: list[Part]) -> list[Sure]:
+    def join(self, parts: list[Part], calibration: Calibration) -> list[Sure]:
         """Each unit's tag is that of the window in which it stands farthest from an end."""
         best: dict[tuple[int, int], tuple[int, str, float]] = {}
         for part in parts:

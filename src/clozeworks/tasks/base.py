@@ -206,8 +206,14 @@ class Task(ABC):
         """
         return []
 
+    @classmethod
+    def readable(cls, example: Any) -> None:
+        """Raise UserError for an Example that cannot be read, answered or not; most always can."""
+        return
+
     def check(self, example: Any) -> None:
         """Raise UserError for an Example that could never be learned, whatever labels there are."""
+        self.readable(example)
         if not self.is_labelled(example):
             raise UserError("no label; label it, or remove the row")
 

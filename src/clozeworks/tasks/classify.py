@@ -14,7 +14,7 @@ from clozeworks.core.config import Settings
 from clozeworks.core.records import Example, Prediction, Sequence, Target, Vocabulary
 from clozeworks.data.batches import Batch, Group
 from clozeworks.metrics.calibrate import TARGET
-from clozeworks.model.heads import AnyEncoder, ClassHead, Model
+from clozeworks.model.heads import AnyEncoder, Model
 from clozeworks.tasks._answers import ANSWERS, Array
 from clozeworks.tasks._predictions import (
     ClassifyPrediction,
@@ -126,7 +126,7 @@ class Classify(Task):
         return -1 if not self.is_labelled(example) else self.answer.target(example.label)
 
     def look_over(self, groups: Items[Group]) -> None:
-        self.answer.look_over(np.stack([group.target for group in groups]))
+        self.calibration = self.answer.look_over(np.stack([group.target for group in groups]))
 
     def mark(self, batch: Batch, groups: Items[Group], draw: Draw) -> Batch:
         """Add `label`: classes [N] int64; labels [N, K] fp32, 0 or 1; or numbers [N] fp32."""
@@ -134,7 +134,7 @@ class Classify(Task):
         return batch.with_targets(label=torch.from_numpy(gold))
 
     def head(self, encoder: AnyEncoder) -> nn.Module:
-        return ClassHead(encoder, len(self.labels), self.config.dropout)
+        return self.answer.head(encoder, self.config.dropout, self.calibration)
 
     def read(self, model: Model, batch: Batch) -> Tensor:
         return model.pooled_rows(batch)

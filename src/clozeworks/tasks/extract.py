@@ -110,15 +110,20 @@ class Extract(Task):
     def is_labelled(self, example: ExtractExample) -> bool:
         return example.labels is not None or bool(example.summary)
 
-    def check(self, example: ExtractExample) -> None:
-        super().check(example)
+    @classmethod
+    def readable(cls, example: ExtractExample) -> None:
+        """Raise UserError where the text is given twice."""
         if example.document is not None and example.sentences is not None:
             raise UserError("both document and sentences; give one of them")
+
+    def check(self, example: ExtractExample) -> None:
+        super().check(example)
         count = len(read(example)[1])
         for label in example.labels or []:
             if not 0 <= label < count:
                 raise UserError(
-                    f"label {label} is no sentence's: the document has {count}, numbered from 0"
+                    f"label {label} is no sentence's: the document has {count}, numbered from 0; "
+                    "correct it"
                 )
         if twice := [n for n, times in Counter(example.labels or []).items() if times > 1]:
             raise UserError(

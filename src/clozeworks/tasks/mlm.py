@@ -156,6 +156,11 @@ class Mlm(Task):
         """Every text can be judged: its own tokens are the answers."""
         return True
 
+    def check(self, example: MlmExample) -> None:
+        """Raise UserError for a text with something left to fill in: texts are judged whole."""
+        if self.vocabulary.pieces[self.vocabulary.mask] in self._read(example):
+            raise UserError("a [MASK]: texts are judged whole; `predict` fills them in")
+
     def mark(self, batch: Batch, groups: Items[Group], draw: Draw) -> Batch:
         """Hide tokens: `mlm_rows` [M] int64 and the true ids `mlm_labels` [M] int64."""
         ids = batch.input_ids.numpy().copy()
@@ -188,7 +193,7 @@ class Mlm(Task):
         if self.needs_words and words is None:
             raise UserError(
                 f"unit = {self.config.unit!r} needs to know where words begin, and these sequences "
-                "do not tell"
+                "do not tell; prepare the corpus again with --words auto"
             )
         if self.names is not None:
             begins = self.names.join(ids, begins)

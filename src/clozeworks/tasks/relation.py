@@ -160,8 +160,9 @@ class Relation(Task):
     def stratum(self, example: RelationExample) -> str:
         return example.label or ""
 
-    def check(self, example: RelationExample) -> None:
-        super().check(example)
+    @classmethod
+    def readable(cls, example: RelationExample) -> None:
+        """Raise UserError where a span does not lie in the text, or has other characters."""
         _read(example)
 
     def enlarged(self, examples: Items[RelationExample], draw: Draw) -> list[RelationExample]:

@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from clozeworks.core.bundle import Calibration
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError, suggestion
 from clozeworks.core.records import Sequence, Vocabulary
@@ -111,6 +112,11 @@ class Tag(Task):
         """The types in it, so that a rare one does not fall into the dev set whole."""
         return " ".join(sorted({span.type for span in entities_of(example)}))
 
+    @classmethod
+    def readable(cls, example: TagExample) -> None:
+        """Raise UserError where the text is given twice."""
+        read(example)
+
     def check(self, example: TagExample) -> None:
         super().check(example)
         self.told.check(entities_of(example))
@@ -172,7 +178,7 @@ class Tag(Task):
     def join(self, example: TagExample, parts: list[Part]) -> TagPrediction:
         """What the windows found, each word or span judged where it stands farthest inside."""
         text, given = read(example)
-        found = self.told.join(parts)
+        found = self.told.join(parts, self.calibration)
         entities = [
             Found(start=a, end=b, label=label, text=text[a:b], confidence=sure)
             for (a, b, label), sure in found
@@ -180,8 +186,12 @@ class Tag(Task):
         tags = None if given is None else self.told.tags(found, given)
         return TagPrediction(entities=entities, tags=tags)
 
+    def calibrate(self, examples: Items[TagExample], parts: Items[list[Part]]) -> Calibration:
+        """How likely a span of dev must be to be an entity, where spans are scored."""
+        return self.told.calibrate([entities_of(example) for example in examples], parts)
+
     def remarks(self, examples: Items[TagExample], parts: Items[list[Part]]) -> list[str]:
-        return self.told.remarks()
+        return self.told.remarks(self.calibration)
 
     def metrics(
         self, predictions: Items[TagPrediction], examples: Items[TagExample]

@@ -37,5 +37,6 @@ class Parquet:
         except (pyarrow.ArrowException, OSError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
-                f"{self.path} cannot be read as parquet after row {number}: {reason}"
+                f"{self.path} cannot be read as parquet after row {number} ({reason}); write "
+                "the file again"
             ) from error
