@@ -10,7 +10,7 @@ from clozeworks.api.model import open_engine, trained_columns
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
 from clozeworks.core.log import Meter, say
-from clozeworks.evaluation.compare import Judged
+from clozeworks.evaluation.compare import Judged, numbered
 from clozeworks.evaluation.report import write_json, write_report
 from clozeworks.evaluation.reports import REPORTS
 from clozeworks.evaluation.reports.base import Report
@@ -60,8 +60,10 @@ def evaluate(recipe: EvaluateRecipe) -> Evaluated:
     report = _report_of(engine, recipe.model)
     task = engine.task.parts[0]
     columns = trained_columns(recipe.model)
-    examples = labelled_examples(recipe.data, task, recipe, task.target, columns)
+    numbers: list[int] = []
+    examples = labelled_examples(recipe.data, task, recipe, task.target, columns, numbers.append)
     evaluation = judged(engine, report, examples, recipe.model.resolve().parent.name)
+    evaluation = numbered(evaluation, numbers)
     stem = recipe.data.name.split(".")[0]
     out = recipe.out or recipe.model.parent / f"evaluation-{stem}"
     title = f"{recipe.model.resolve().parent.name} · {recipe.data.name}"

@@ -31,11 +31,12 @@ def labelled_examples(
     form: Form,
     check: Callable[[Any], object] = lambda example: None,
     columns: dict[str, str] | None = None,
+    seen: Callable[[int], object] = lambda number: None,
 ) -> list[Any]:
     """The Examples of a file; raises UserError naming the first row without an answer.
 
     `columns` are what the form's go before; `check` may refuse an Example, as the task's `target`
-    does where a label was never seen.
+    does where a label was never seen; `seen` is told the number of each row.
     """
     # where there is but one field to answer in, its column must be there
     only = {name: name for name in task.answers if len(task.answers) == 1}
@@ -55,6 +56,7 @@ def labelled_examples(
             empty="skip" if form.skip_empty else "refuse",
             one_of=() if task.unlabelled else task.answers,
             check=learnable,
+            seen=seen,
         )
     )
 

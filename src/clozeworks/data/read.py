@@ -30,13 +30,15 @@ def read_examples(
     one_of: Collection[str] = (),
     without: Collection[str] = (),
     check: Callable[[E], object] = lambda example: None,
+    seen: Callable[[int], object] = lambda number: None,
 ) -> Iterator[E]:
     """Yield the rows of a file as `kind`, streaming; `columns` maps its fields to column names.
 
     A field that is not in `columns` is read from the column of its own name; other columns are
     passed over, and fields in `without` left out. Numbers become strings where the field is one
     (1 → "1", 4.0 → "4.0"). Raises UserError naming the row: a missing column (or all of `one_of`),
-    an empty text, NUL, a lone surrogate, no rows, or what `check` raises of an example.
+    an empty text, NUL, a lone surrogate, no rows, or what `check` raises of an example. `seen` is
+    told the number of every row that becomes one, as an editor or a spreadsheet shows it.
     """
     for field in columns:
         choose(field, kind.model_fields, f"field of {kind.__name__}")
@@ -67,6 +69,7 @@ def read_examples(
             check(example)
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
+        seen(number)
         yield example
     _report(path, read, skipped)
 

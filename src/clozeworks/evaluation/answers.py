@@ -10,7 +10,7 @@ from clozeworks.core.records import Ints, Record
 from clozeworks.evaluation.catalogue import Words, catalogue
 from clozeworks.evaluation.classify import QUOTED_ROWS, quoted
 from clozeworks.evaluation.classify_sections import percent, slices_table
-from clozeworks.evaluation.compare import Interval, Marked, digest_rows, marks_of, resampled
+from clozeworks.evaluation.compare import Interval, Marked, Row, digest_rows, marks_of, resampled
 from clozeworks.evaluation.sections import Column, Number, Numbers, Quote, Quotes, Section, Table
 from clozeworks.evaluation.slices import Slice, slices
 from clozeworks.metrics.qa import QaMetrics, cmrc_score, qa_metrics, squad_score
@@ -30,11 +30,9 @@ class QuestionKind(Record):
     f1: float
 
 
-class AnsweredRow(Record):
+class AnsweredRow(Row):
     """A question that was answered wrongly."""
 
-    row: int
-    """Its number in the file, from 1."""
     question: str
     around: str
     """The text around the answer given, or its beginning."""

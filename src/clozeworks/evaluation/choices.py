@@ -15,7 +15,7 @@ from clozeworks.evaluation.classify_sections import (
     reliability_figure,
     slices_table,
 )
-from clozeworks.evaluation.compare import Interval, Marked, digest_rows, marks_of, proportion
+from clozeworks.evaluation.compare import Interval, Marked, Row, digest_rows, marks_of, proportion
 from clozeworks.evaluation.figures import Axes, Bar, bars_panel
 from clozeworks.evaluation.sections import (
     Column,
@@ -61,11 +61,9 @@ class Position(Record):
     right: int
 
 
-class ChosenRow(Record):
+class ChosenRow(Row):
     """A row whose wrong option was chosen."""
 
-    row: int
-    """Its number in the file, from 1."""
     texts: list[str]
     """The context, and the question where there is one."""
     gold: str

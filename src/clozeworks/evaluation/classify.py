@@ -13,6 +13,7 @@ from clozeworks.evaluation.compare import (
     Difference,
     Interval,
     Marked,
+    Row,
     differences,
     digest_rows,
     marks_of,
@@ -37,11 +38,9 @@ QUOTED_CHARACTERS = 300
 """Characters kept of a text that is quoted."""
 
 
-class JudgedRow(Record):
+class JudgedRow(Row):
     """One row, what it is and what the model took it for."""
 
-    row: int
-    """Its number in the file, from 1."""
     text: str
     text_pair: str | None = None
     gold: str

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from math import sqrt
+from typing import TypeVar
 
 import numpy as np
 
@@ -34,6 +35,13 @@ class Judged(Record):
     """SHA-256 of the texts and gold answers, in order: equal only for the same rows."""
 
 
+class Row(Record):
+    """A row that a page quotes."""
+
+    row: int
+    """Its number, from 1: of those judged, and with `numbered`, in their file."""
+
+
 class Marked(Judged):
     """Where every row is right or wrong, which rows are: what two models can be compared by."""
 
@@ -53,6 +61,22 @@ class Difference(Record):
     def clear(self) -> bool:
         """Whether the interval leaves zero out."""
         return self.gain.low > 0 or self.gain.high < 0
+
+
+J = TypeVar("J", bound=Judged)
+
+
+def numbered(evaluation: J, numbers: Sequence[int]) -> J:
+    """The evaluation, the rows it quotes under their `numbers` in the file they are from.
+
+    Empty rows and heads of columns count there, so that a person finds them.
+    """
+    changes = {
+        name: [r.model_copy(update={"row": numbers[r.row - 1]}) for r in value]
+        for name, value in evaluation
+        if isinstance(value, list) and value and isinstance(value[0], Row)
+    }
+    return evaluation.model_copy(update=changes)
 
 
 def digest_rows(rows: Iterable[Sequence[str]]) -> str:

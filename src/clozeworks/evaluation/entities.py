@@ -7,11 +7,11 @@ from typing import Literal
 import numpy as np
 
 from clozeworks.core.errors import UserError
-from clozeworks.core.records import Ints, Record
+from clozeworks.core.records import Ints
 from clozeworks.evaluation.catalogue import Words, catalogue
 from clozeworks.evaluation.classify import QUOTED_ROWS, quoted
 from clozeworks.evaluation.classify_sections import LONGEST_OPEN_TABLE, percent, slices_table
-from clozeworks.evaluation.compare import Interval, Marked, digest_rows, marks_of, resampled
+from clozeworks.evaluation.compare import Interval, Marked, Row, digest_rows, marks_of, resampled
 from clozeworks.evaluation.sections import Column, Number, Numbers, Quote, Quotes, Section, Table
 from clozeworks.evaluation.slices import Slice, slices
 from clozeworks.metrics.classify import Averages
@@ -29,11 +29,9 @@ FAULTS: dict[Fault, str] = {
 """What can be wrong, and what a page calls it; two that meet at one place are one fault."""
 
 
-class FaultyRow(Record):
+class FaultyRow(Row):
     """A row in which not every entity is right."""
 
-    row: int
-    """Its number in the file, from 1."""
     text: str
     missing: list[str]
     """Gold entities that were not found, as "text (type)"."""

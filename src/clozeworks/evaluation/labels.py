@@ -7,11 +7,11 @@ import numpy as np
 
 from clozeworks.core.bundle import Calibration
 from clozeworks.core.errors import UserError
-from clozeworks.core.records import Ints, Record
+from clozeworks.core.records import Ints
 from clozeworks.evaluation.catalogue import Words, catalogue
 from clozeworks.evaluation.classify import QUOTED_ROWS, quoted, texts_of
 from clozeworks.evaluation.classify_sections import LONGEST_OPEN_TABLE, percent, slices_table
-from clozeworks.evaluation.compare import Interval, Marked, digest_rows, marks_of, resampled
+from clozeworks.evaluation.compare import Interval, Marked, Row, digest_rows, marks_of, resampled
 from clozeworks.evaluation.sections import Column, Number, Numbers, Quote, Quotes, Section, Table
 from clozeworks.evaluation.slices import Slice, slices
 from clozeworks.metrics.calibrate import Bools
@@ -20,11 +20,9 @@ from clozeworks.tasks.base import Task
 from clozeworks.tasks.classify import ClassifyExample, LabelsPrediction
 
 
-class LabelledRow(Record):
+class LabelledRow(Row):
     """A row whose labels are not all right."""
 
-    row: int
-    """Its number in the file, from 1."""
     texts: list[str]
     gold: list[str]
     missing: list[str]

@@ -11,7 +11,7 @@ from clozeworks.core.records import Ints, Record
 from clozeworks.evaluation.catalogue import Words, catalogue
 from clozeworks.evaluation.classify import QUOTED_ROWS, quoted
 from clozeworks.evaluation.classify_sections import slice_name
-from clozeworks.evaluation.compare import Interval, Judged, digest_rows, resampled
+from clozeworks.evaluation.compare import Interval, Judged, Row, digest_rows, resampled
 from clozeworks.evaluation.figures import Axes, histogram_panel
 from clozeworks.evaluation.sections import (
     Column,
@@ -41,11 +41,9 @@ class TextSlice(Record):
     """None where no token of them has a piece."""
 
 
-class SurprisingRow(Record):
+class SurprisingRow(Row):
     """A text that the model finds unlikely."""
 
-    row: int
-    """Its number in the file, from 1."""
     text: str
     perplexity: float
     tokens: list[str]

@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from clozeworks.core.errors import UserError
-from clozeworks.core.records import Ints, Record
+from clozeworks.core.records import Ints
 from clozeworks.evaluation.catalogue import Words, catalogue
 from clozeworks.evaluation.classify import QUOTED_ROWS, quoted, texts_of
-from clozeworks.evaluation.compare import Interval, Judged, digest_rows, resampled
+from clozeworks.evaluation.compare import Interval, Judged, Row, digest_rows, resampled
 from clozeworks.evaluation.figures import Axes, scatter_panel
 from clozeworks.evaluation.sections import Figure, Number, Numbers, Quote, Quotes, Section
 from clozeworks.metrics.regress import RegressMetrics, pearson, regress_metrics, spearman
@@ -23,11 +23,9 @@ DRAWN = 1000
 """Rows drawn at most."""
 
 
-class NumberedRow(Record):
+class NumberedRow(Row):
     """One row, its number and what the model took it for."""
 
-    row: int
-    """Its number in the file, from 1."""
     texts: list[str]
     gold: float
     value: float

@@ -10,7 +10,7 @@ from clozeworks.core.records import Ints, Record
 from clozeworks.evaluation.catalogue import Words, catalogue
 from clozeworks.evaluation.classify import QUOTED_ROWS, quoted
 from clozeworks.evaluation.classify_sections import percent, slices_table
-from clozeworks.evaluation.compare import Interval, Marked, digest_rows, marks_of, resampled
+from clozeworks.evaluation.compare import Interval, Marked, Row, digest_rows, marks_of, resampled
 from clozeworks.evaluation.figures import Axes, Line, curves_panel, legend
 from clozeworks.evaluation.lexical import lexical_orders
 from clozeworks.evaluation.sections import (
@@ -34,11 +34,9 @@ DRAWN = 20
 """How far down the drawing goes."""
 
 
-class MisplacedRow(Record):
+class MisplacedRow(Row):
     """A query whose first candidate is not relevant."""
 
-    row: int
-    """Its number in the file, from 1."""
     query: str
     first: str
     """What was put first."""

@@ -19,6 +19,7 @@ from clozeworks.evaluation.classify_sections import (
 from clozeworks.evaluation.compare import (
     Interval,
     Marked,
+    Row,
     digest_rows,
     marks_of,
     proportion,
@@ -76,11 +77,9 @@ class Way(Record):
     right: int
 
 
-class RelatedRow(Record):
+class RelatedRow(Row):
     """A row whose relation is wrong."""
 
-    row: int
-    """Its number in the file, from 1."""
     text: str
     """With the subject in [ ] and the object in ⟨ ⟩."""
     gold: str

@@ -6,11 +6,11 @@ from typing import Literal
 import numpy as np
 
 from clozeworks.core.errors import UserError
-from clozeworks.core.records import Ints, Record
+from clozeworks.core.records import Ints
 from clozeworks.evaluation.catalogue import Words, catalogue
 from clozeworks.evaluation.classify import QUOTED_ROWS, quoted
 from clozeworks.evaluation.classify_sections import percent, slices_table
-from clozeworks.evaluation.compare import Interval, Marked, digest_rows, marks_of, resampled
+from clozeworks.evaluation.compare import Interval, Marked, Row, digest_rows, marks_of, resampled
 from clozeworks.evaluation.figures import Axes, counts_panel
 from clozeworks.evaluation.sections import (
     Column,
@@ -31,11 +31,9 @@ PLACES = (1, 2, 3, 5, 10, 50)
 """Where the groups of places end that queries are counted by; the last group is open."""
 
 
-class MissedRow(Record):
+class MissedRow(Row):
     """A row whose positive did not come first."""
 
-    row: int
-    """Its number in the file, from 1."""
     text: str
     positive: str
     instead: str

@@ -9,7 +9,7 @@ from clozeworks.core.errors import UserError
 from clozeworks.core.records import Ints, Record
 from clozeworks.evaluation.catalogue import Words, catalogue
 from clozeworks.evaluation.classify import QUOTED_ROWS, quoted
-from clozeworks.evaluation.compare import Interval, Judged, digest_rows, resampled
+from clozeworks.evaluation.compare import Interval, Judged, Row, digest_rows, resampled
 from clozeworks.evaluation.figures import Axes, Line, curves_panel, legend, scatter_panel
 from clozeworks.evaluation.sections import Figure, Number, Numbers, Quote, Quotes, Section
 from clozeworks.metrics.regress import Floats, pearson, ranks, spearman
@@ -36,11 +36,9 @@ class Band(Record):
     """Of its rows, those in each step of the cosine."""
 
 
-class ScoredPair(Record):
+class ScoredPair(Row):
     """A pair of texts, how alike they are, and how alike their vectors."""
 
-    row: int
-    """Its number in the file, from 1."""
     texts: list[str]
     score: float
     similarity: float

@@ -10,7 +10,7 @@ from clozeworks.core.records import Ints, Record
 from clozeworks.evaluation.catalogue import Words, catalogue
 from clozeworks.evaluation.classify import QUOTED_ROWS, quoted
 from clozeworks.evaluation.classify_sections import percent, slice_name
-from clozeworks.evaluation.compare import Interval, Judged, digest_rows, resampled
+from clozeworks.evaluation.compare import Interval, Judged, Row, digest_rows, resampled
 from clozeworks.evaluation.figures import Axes, Line, line_chart
 from clozeworks.evaluation.sections import Column, Number, Numbers, Quote, Quotes, Section, Table
 from clozeworks.evaluation.slices import Slice, slices, within
@@ -44,11 +44,9 @@ class DocumentSlice(Record):
     rouge1: float
 
 
-class KeptRow(Record):
+class KeptRow(Row):
     """A document of which other sentences would have been better."""
 
-    row: int
-    """Its number in the file, from 1."""
     summary: str
     """The sentences kept."""
     reference: str

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from clozeworks.core.errors import UserError
 from clozeworks.core.records import Ints, Record
 from clozeworks.evaluation.classify import QUOTED_ROWS, quoted
-from clozeworks.evaluation.compare import Interval, Judged, digest_rows, resampled
+from clozeworks.evaluation.compare import Interval, Judged, Row, digest_rows, resampled
 from clozeworks.evaluation.slices import language, quarters, words
 from clozeworks.metrics.generate import CorpusScore, bleu, chrf, rouge, rouge_words
 from clozeworks.tasks.base import Task
@@ -49,11 +49,9 @@ class LengthRow(Record):
     length_ratio: float
 
 
-class WrittenRow(Record):
+class WrittenRow(Row):
     """One row, what was written for it, and what could have been."""
 
-    row: int
-    """Its number in the file, from 1."""
     source: str
     written: str
     references: list[str]
