@@ -1,0 +1,67 @@
+"""Trials judged over their seeds: each result a line of a ledger, and the table of them all."""
+
+import time
+from collections.abc import Mapping
+from statistics import mean
+from typing import Any
+
+from beside import Contest, fine_tuned
+from corpora import Numbers
+from ledger import Ledger, Row, spread
+from trials import Trial
+
+OURS = "ours"
+
+
+def judged(
+    ledger: Ledger, named: tuple[str, Trial], contest: Contest, only: list[int] | None
+) -> None:
+    """Every seed of ours, then of what stands beside it; what is known already is left alone.
+
+    `only`: these of the seeds.
+    """
+    name, trial = named
+    for contender, measure, seeds in (
+        (OURS, ours, trial.seeds),
+        *((beside.__name__, beside, once) for beside, once in trial.beside.items()),
+    ):
+        for seed in seeds:
+            key = {"trial": name, "contender": contender, "seed": seed}
+            if (only and seed not in only) or ledger.find(**key) is not None:
+                continue
+            print(f"{name}: {contender}, seed {seed}", flush=True)
+            began = time.monotonic()
+            numbers = measure(contest, seed)
+            minutes = (time.monotonic() - began) / 60
+            told: Row = {"settings": contest.settings, "train": dict(contest.train)}
+            ledger.add({**key, "numbers": numbers, "minutes": minutes, **told})
+
+
+def ours(contest: Contest, seed: int) -> Numbers:
+    """As the trial says."""
+    return fine_tuned(contest, {**contest.train, "seed": seed}, {}, {})
+
+
+def summarise(ledger: Ledger, trials: Mapping[str, Trial]) -> None:
+    """The table, and one line at the end: each trial's number."""
+    parts = []
+    for name, trial in trials.items():
+        found: dict[str, list[Numbers]] = {}
+        for row in ledger.rows(trial=name):
+            found.setdefault(row["contender"], []).append(row["numbers"])
+        for contender, numbers in found.items():
+            told = [shown(number, numbers, trial.scale) for number in trial.shown]
+            print(f"{name:<12} {contender:<14} " + "  ".join(filter(None, told)))
+        if OURS in found:
+            values = [trial.scale * numbers[trial.number] for numbers in found[OURS]]
+            parts.append(f"{name.replace('-', '_')}={mean(values):.2f}")
+    print(f"{ledger.path.stem}: " + " ".join(parts))
+
+
+def shown(number: str, found: list[Numbers], scale: float) -> str:
+    """A number's mean and spread over seeds; nothing where a contender does not have it."""
+    values: list[Any] = [numbers[number] for numbers in found if numbers.get(number) is not None]
+    if not values:
+        return ""
+    values = [scale * value for value in values]
+    return f"{number} {mean(values):.2f} ± {spread(values):.2f} ({len(values)})"

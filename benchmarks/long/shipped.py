@@ -1,0 +1,86 @@
+"""The encoder that ships with the package on five public sets, over three seeds.
+
+    python benchmarks/long/shipped.py FOLDER     (--only sst2 stsb …, --seeds 0 …)
+
+Each set is learned by the `finetune` verb from the encoder in FOLDER and, in the same way, from the
+same shape without its weights; beside them stand TF-IDF with logistic regression (of entities: a
+BiLSTM-CRF; of scores: their mean) and, in English, all-MiniLM-L6-v2. A set without test rows is
+judged on its dev rows, and a tenth of its training rows is held out for calibration. Resumable at
+any point; each result is a line of benchmarks/results/long_shipped.jsonl as soon as it is there.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from beside import Contest, bilstm_crf, from_chance, from_minilm, majority, mean_value, tfidf
+from harness.measure import started
+from judging import judged, summarise
+from ledger import Ledger
+from trials import ONCE, SEEDS, Trial, adamw, given, paired
+
+TRIALS: dict[str, Trial] = {
+    "sst2": Trial(
+        "classify",
+        given("sst2", "dev"),
+        adamw("3 epochs", 3e-4, 64),
+        "accuracy",
+        "85.9 (BERT-mini, Turc et al. 2019)",
+        beside={from_chance: SEEDS, tfidf: ONCE, from_minilm: ONCE},
+    ),
+    "stsb": Trial(
+        "classify",
+        paired("stsb"),
+        adamw("10 epochs", 3e-4),
+        "spearman",
+        "73.3 (pearson 75.4)",
+        settings={"kind": "regression"},
+        more=("pearson", "dev.spearman"),
+        beside={from_chance: SEEDS, mean_value: ONCE, from_minilm: SEEDS},
+    ),
+    "chnsenticorp": Trial(
+        "classify",
+        given("chnsenticorp"),
+        adamw("5 epochs", 3e-4),
+        "accuracy",
+        settings={"max_length": 256},
+        beside={from_chance: SEEDS, tfidf: ONCE},
+    ),
+    "afqmc": Trial(
+        "classify",
+        paired("afqmc", "dev"),
+        adamw("4 epochs", 3e-4),
+        "accuracy",
+        more=("macro.f1",),
+        beside={from_chance: SEEDS, majority: ONCE, tfidf: ONCE},
+    ),
+    "cluener": Trial(
+        "tag",
+        given("cluener", "dev"),
+        adamw("8 epochs", 5e-4),
+        "micro.f1",
+        more=("macro.f1",),
+        beside={from_chance: SEEDS, bilstm_crf: ONCE},
+    ),
+}
+
+
+def main(options: argparse.Namespace) -> None:
+    ledger, chosen = Ledger("long_shipped"), options.only or list(TRIALS)
+    for name in chosen:
+        trial, out = TRIALS[name], options.out / name
+        settings = dict(trial.settings)
+        contest = Contest(trial.task, trial.sets(out), options.model, settings, trial.train, out)
+        judged(ledger, (name, trial), contest, options.seeds)
+    summarise(ledger, {name: TRIALS[name] for name in chosen})
+
+
+if __name__ == "__main__":
+    flags = argparse.ArgumentParser(description=__doc__)
+    flags.add_argument("model", type=Path, metavar="FOLDER")
+    flags.add_argument("--only", nargs="+", choices=TRIALS, help="these sets")
+    flags.add_argument("--seeds", type=int, nargs="+", help="these alone, of those of each set")
+    flags.add_argument("--out", type=Path, default=Path("runs/shipped"))
+    started(flags, main)
