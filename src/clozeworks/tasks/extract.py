@@ -1,10 +1,10 @@
-"""Extractive summaries: which sentences of a document to keep (Liu 2019, BertSum)."""
+"""Extractive summaries: which sentences of a document to keep (after Liu 2019, BertSum)."""
 
 from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Sequence as Items
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from clozeworks.core.records import Example, Ints, Prediction, Record, Sequence
 from clozeworks.data.batches import Batch, Group, bounds
 from clozeworks.metrics.extract import Words, oracle, repeatable, said_again
 from clozeworks.metrics.generate import rouge_metrics, rouge_words
-from clozeworks.model.heads import AnyEncoder, ClassHead, Model
+from clozeworks.model.heads import AnyEncoder, ClassHead, Model, means
 from clozeworks.tasks.base import Draw, Output, Part, Task
 from clozeworks.text.documents import Limits, as_one, sentences_in_windows
 from clozeworks.text.sentences import sentence_spans
@@ -154,11 +154,14 @@ class Extract(Task):
         return np.stack([spans[:, 0], kept], 1)
 
     def mark(self, batch: Batch, groups: Items[Group], draw: Draw) -> Batch:
-        """Add `extract_rows` [M] int64, every sentence's first token, and `extract` [M] fp32."""
-        rows, _ = _asked(batch)
+        """Add the tokens of sentences, `extract_rows` [K], their bounds there, `extract_bounds`
+        [M + 1], both int64, and whether each is kept, `extract` [M] fp32."""
+        asked = _asked(batch)
         gold = [_gold(s, group.target) for group in groups for s in group.sequences]
         kept = torch.from_numpy(np.concatenate(gold)).float()
-        return batch.with_targets(extract_rows=rows, extract=kept)
+        return batch.with_targets(
+            extract_rows=asked.rows, extract_bounds=asked.bounds, extract=kept
+        )
 
     # === Model ===
 
@@ -173,11 +176,14 @@ class Extract(Task):
 
     def terms(self, model: Model, rows: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Each sentence by itself: kept or not."""
-        logits, gold = self._logits(model, rows), batch.targets["extract"]
+        logits = self._logits(model, rows, batch.targets["extract_bounds"])
+        gold = batch.targets["extract"]
         return {"extract": F.binary_cross_entropy_with_logits(logits, gold, reduction="sum")}
 
-    def _logits(self, model: Model, rows: Tensor) -> Tensor:
-        logits: Tensor = model.heads[self.head_name](model.token_vectors(rows)).float().flatten()
+    def _logits(self, model: Model, rows: Tensor, bounds: Tensor) -> Tensor:
+        """Of each sentence's mean, [M]; as the head is linear, the mean of what its tokens say."""
+        x = means(model.token_vectors(rows), bounds)
+        logits: Tensor = model.heads[self.head_name](x).float().flatten()
         return logits
 
     # === Prediction ===
@@ -185,16 +191,17 @@ class Extract(Task):
     def predict(self, model: Model, batch: Batch) -> Output:
         """`probabilities` [M] fp32 of being kept, of the sentences of every sequence."""
         encoder = model.encoder
-        rows = _asked(batch)[0].to(batch.input_ids.device)
+        asked = _asked(batch)
+        rows, bounds = (t.to(batch.input_ids.device) for t in (asked.rows, asked.bounds))
         x = encoder.encode(encoder.embed(batch), batch, read=rows).x
-        return {"probabilities": torch.sigmoid(self._logits(model, x))}
+        return {"probabilities": torch.sigmoid(self._logits(model, x, bounds))}
 
     def decode(self, output: Output, batch: Batch) -> list[Part]:
         """Of each sequence the `starts` of its sentences, their `probabilities`, and `room`.
 
         `room`: tokens between a sentence and the nearer end of its window.
         """
-        ends, shares = _asked(batch)[1].tolist(), output["probabilities"].tolist()
+        ends, shares = _asked(batch).counts.tolist(), output["probabilities"].tolist()
         parts: list[Part] = []
         for i, sequence in enumerate(batch.sequences):
             assert sequence.rows is not None and sequence.units is not None
@@ -299,12 +306,24 @@ def _gold(sequence: Sequence, target: Any) -> Ints:
     return found
 
 
-def _asked(batch: Batch) -> tuple[Tensor, Tensor]:
-    """The packed rows [M] of all sentences, and how many come before each sequence's, [N + 1]."""
-    rows = [
-        sequence.rows + first
-        for first, sequence in zip(batch.firsts.tolist(), batch.sequences, strict=True)
-        if sequence.rows is not None
-    ]
-    ends = bounds(np.array([len(own) for own in rows], dtype=np.int64))
-    return torch.from_numpy(np.concatenate(rows).astype(np.int64)), torch.from_numpy(ends)
+class _Asked(NamedTuple):
+    """What of a batch is looked at."""
+
+    rows: Tensor
+    """The packed rows of all sentences' tokens, their special ones included, [K] int64."""
+    bounds: Tensor
+    """Where each sentence begins and ends among them, [M + 1] int64."""
+    counts: Tensor
+    """How many sentences come before each sequence's, [N + 1] int64."""
+
+
+def _asked(batch: Batch) -> _Asked:
+    rows, sizes, counts = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], []
+    for first, sequence in zip(batch.firsts.tolist(), batch.sequences, strict=True):
+        assert sequence.rows is not None
+        counts.append(len(sequence.rows))
+        if counts[-1]:  # of no sentence there are only special tokens
+            rows.append(np.arange(first, first + len(sequence)))
+            sizes.append(np.diff(sequence.rows, append=len(sequence)))
+    found = (np.concatenate(rows), bounds(np.concatenate(sizes)), bounds(np.array(counts)))
+    return _Asked(*map(torch.from_numpy, found))
