@@ -37,7 +37,8 @@ class Calibration(Settings):
     threshold: float = Field(default=0.0, ge=0, le=1)
     """A top probability below this is answered "I don't know"."""
     thresholds: list[float] | None = None
-    """With any number of labels: the probability from which on each is given."""
+    """With any number of labels: the probability from which on each is given; of nested entities,
+    one for all."""
     margin: float | None = None
     """Of answers from a text: none is given where that scores so much more than the best one."""
     zero: float = 0.0

@@ -56,8 +56,9 @@ class TokenHead(nn.Module):
 class ClassHead(nn.Module):
     """Rows → class logits: [M, H] → [M, K], after dropout of `share`.
 
-    Pooled rows for classes of texts, the rows of tokens for tags (K classes), answers (K = 2: start
-    and end), and options and sentences to keep (K = 1).
+    Pooled rows for classes of texts (K classes), options and candidates (K = 1); the rows of tokens
+    for tags (K classes) and answers (K = 2: start and end); means of them for sentences to keep
+    (K = 1).
     """
 
     def __init__(self, encoder: AnyEncoder, num_classes: int, share: float = 0.0) -> None:
