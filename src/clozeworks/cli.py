@@ -4,6 +4,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Optional
@@ -289,22 +290,25 @@ def _column_flags(task: str | None, given: Mapping[str, str], answers: bool) -> 
     from clozeworks.tasks import TASKS
 
     names = task.split("+") if task else TASKS.names()
-    kinds = [TASKS.get(name) for name in names]
-    fields = {
-        name: info
-        for kind in kinds
-        for name, info in kind.Example.model_fields.items()
-        if answers or name not in kind.answers
-    }
+    fields: dict[str, set[str | None]] = {}
+    for kind in map(TASKS.get, names):
+        for name, info in kind.Example.model_fields.items():
+            if answers or name not in kind.answers:
+                fields.setdefault(name, set()).add(info.description)
     for name in given:
         choose(name, fields, "field in [columns]")
     return {
         name: (
             Annotated[str | None, tyro.conf.arg(metavar="COLUMN")],
-            Field(default=given.get(name), description=f"Column of: {info.description}"),
+            Field(default=given.get(name), description=_column_of(name, said)),
         )
-        for name, info in fields.items()
+        for name, said in fields.items()
     }
+
+
+def _column_of(name: str, said: AbstractSet[str | None]) -> str:
+    """What a column's flag is described as, where tasks may say different things of it."""
+    return f"Column of: {min(map(str, said)) if len(said) == 1 else f'the {name}, of any task.'}"
 
 
 def _gathered(kind: type[Settings], parsed: BaseModel) -> dict[str, Any]:

@@ -24,7 +24,8 @@ class TokenizerRecipe(Settings):
     """What the `tokenizer` verb needs."""
 
     files: list[Path]
-    """Text to learn from: txt, jsonl, csv, xlsx or parquet, packed (.gz, .xz) or not."""
+    """Text to learn from: txt, jsonl, csv, xlsx or parquet; all but these two also
+    packed (.gz, .xz)."""
     out: Path
     """Folder for tokenizer.json, tokenizer_config.json and vocab.txt."""
     settings: TokenizerSettings = TokenizerSettings()

@@ -37,7 +37,8 @@ class ExtendRecipe(Settings):
     model: Path
     """Model to extend: a folder, or hub:OWNER/NAME@REVISION."""
     files: list[Path] = []
-    """Text of the field: txt, jsonl, csv, xlsx or parquet, packed (.gz, .xz) or not."""
+    """Text of the field: txt, jsonl, csv, xlsx or parquet; all but these two also
+    packed (.gz, .xz)."""
     out: Path
     """Folder for the extended model."""
     pieces: int = Field(default=500, ge=1)

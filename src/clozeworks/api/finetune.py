@@ -44,7 +44,8 @@ class FinetuneRecipe(Settings):
     task: str
     """What to fine-tune for, such as classify or tag."""
     data: Path
-    """Labelled examples: jsonl, csv, tsv, xlsx, parquet or conll, packed (.gz, .xz) or not."""
+    """Labelled examples: jsonl, csv, tsv, conll, xlsx or parquet; all but these two also packed
+    (.gz, .xz)."""
     model: Path
     """Model to start from: a Bundle, a Hugging Face folder, or hub:OWNER/NAME@REVISION."""
     out: Path

@@ -29,7 +29,8 @@ class PredictRecipe(Settings):
     model: Path
     """A trained Bundle."""
     data: Path
-    """Rows to predict: jsonl, csv, tsv, xlsx, parquet, conll or txt, packed (.gz, .xz) or not."""
+    """Rows to predict: jsonl, csv, tsv, conll, txt, xlsx or parquet; all but these two also packed
+    (.gz, .xz)."""
     out: Path
     """File for the predictions, a row for each row: .jsonl, .csv or .tsv."""
     vectors: Path | None = None

@@ -111,6 +111,11 @@ class Extract(Task):
         return example.labels is not None or bool(example.summary)
 
     @classmethod
+    def shown(cls, example: ExtractExample) -> tuple[list[str], None]:
+        """The text, of sentences too."""
+        return [read(example)[0]], None
+
+    @classmethod
     def readable(cls, example: ExtractExample) -> None:
         """Raise UserError where the text is given twice."""
         if example.document is not None and example.sentences is not None:

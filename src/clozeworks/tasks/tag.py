@@ -114,8 +114,11 @@ class Tag(Task):
 
     @classmethod
     def readable(cls, example: TagExample) -> None:
-        """Raise UserError where the text is given twice."""
-        read(example)
+        """Raise UserError where the text is given twice, or an entity does not lie in it."""
+        if example.entities is not None or example.tags is not None:
+            entities_of(example)
+        else:
+            read(example)
 
     def check(self, example: TagExample) -> None:
         super().check(example)

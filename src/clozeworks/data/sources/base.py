@@ -46,7 +46,7 @@ def open_source(path: str | Path, *, format: str | None = None, encoding: str = 
         raise UserError(f"{path} is a folder; name a file in it")
     source = SOURCES.get(format or format_of(path))
     if path.suffix.lower() in PACKED and not source.unpacks:
-        raise UserError(f"{path}: only text, csv and jsonl are read packed; unpack it first")
+        raise UserError(f"{path}: xlsx and parquet are not read packed; unpack it first")
     return source(path, encoding)
 
 

@@ -1,0 +1,61 @@
+"""What `doctor` owes every task: it looks any rows over, and names those that it cannot read."""
+
+import json
+
+import pytest
+
+from clozeworks import api
+from clozeworks.core.errors import UserError
+from clozeworks.tasks import TASKS
+from tiny import KINDS, TOKENIZER, make_examples, make_task
+
+LABELLED = [n for n in (*TASKS.names(), *KINDS) if not TASKS.get(n.split(":")[0]).from_shards]
+
+
+def write_rows(path, rows):
+    dumped = [row.model_dump(mode="json", exclude_none=True) for row in rows]
+    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in dumped), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    TOKENIZER.save(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", LABELLED)
+def test_it_looks_rows_over(name, tokenizer, tmp_path):
+    task = make_task(name)
+    data = write_rows(tmp_path / "data.jsonl", make_examples(task, 12))
+    found = api.doctor(api.DoctorRecipe(data=data, task=task.name, model=tokenizer))
+    train = found.splits["train"]
+    assert (train.rows, train.empty) == (12, 0)
+    assert train.lengths is not None and train.lengths.longest > 3
+    assert found.lines()
+
+
+def test_sentences_are_a_text(tokenizer, tmp_path):
+    task = make_task("extract")
+    rows = [task.Example(sentences=[f"lamp {i}", "where"], labels=[0]) for i in (1, 2, 2)]
+    data = write_rows(tmp_path / "data.jsonl", rows)
+    found = api.doctor(api.DoctorRecipe(data=data, task="extract", model=tokenizer))
+    train = found.splits["train"]
+    assert (train.rows, train.empty, train.duplicates) == (3, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "message"),
+    [
+        ("tag", {"text": "ab", "entities": [{"start": 0, "end": 9, "label": "x"}]}, "entity 'x'"),
+        ("tag", {"tokens": ["a", "b"], "tags": ["O"]}, "1 tags for 2 tokens"),
+        ("extract", {"document": "a", "sentences": ["a"], "labels": [0]}, "both document and sen"),
+    ],
+)
+def test_a_row_it_cannot_read_is_named(name, row, message, tmp_path):
+    good = make_examples(make_task(name), 1)[0].model_dump(mode="json", exclude_none=True)
+    data = tmp_path / "data.jsonl"
+    data.write_text("\n".join(map(json.dumps, [good, row])), "utf-8")
+    with pytest.raises(UserError, match=f"row 2: .*{message}"):
+        api.doctor(api.DoctorRecipe(data=data, task=name))
