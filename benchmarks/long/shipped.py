@@ -11,15 +11,17 @@ any point; each result is a line of benchmarks/results/long_shipped.jsonl as soo
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from beside import Contest, bilstm_crf, from_chance, from_minilm, majority, mean_value, tfidf
+from beside import Contest, from_chance, from_minilm, mean_value, tfidf
 from harness.measure import started
 from judging import judged, summarise
 from ledger import Ledger
-from trials import ONCE, SEEDS, Trial, adamw, given, paired
+from trials import ONCE, SEEDS, Trial, adamw, given
+from trials import TRIALS as OF_TASKS
 
 TRIALS: dict[str, Trial] = {
     "sst2": Trial(
@@ -30,14 +32,10 @@ TRIALS: dict[str, Trial] = {
         "85.9 (BERT-mini, Turc et al. 2019)",
         beside={from_chance: SEEDS, tfidf: ONCE, from_minilm: ONCE},
     ),
-    "stsb": Trial(
-        "classify",
-        paired("stsb"),
-        adamw("10 epochs", 3e-4),
-        "spearman",
-        "73.3 (pearson 75.4)",
-        settings={"kind": "regression"},
-        more=("pearson", "dev.spearman"),
+    "stsb": replace(
+        OF_TASKS["stsb"],
+        train=adamw("10 epochs", 3e-4),
+        wanted="73.3 (pearson 75.4)",
         beside={from_chance: SEEDS, mean_value: ONCE, from_minilm: SEEDS},
     ),
     "chnsenticorp": Trial(
@@ -48,21 +46,16 @@ TRIALS: dict[str, Trial] = {
         settings={"max_length": 256},
         beside={from_chance: SEEDS, tfidf: ONCE},
     ),
-    "afqmc": Trial(
-        "classify",
-        paired("afqmc", "dev"),
-        adamw("4 epochs", 3e-4),
-        "accuracy",
-        more=("macro.f1",),
-        beside={from_chance: SEEDS, majority: ONCE, tfidf: ONCE},
+    "afqmc": replace(
+        OF_TASKS["afqmc"],
+        train=adamw("4 epochs", 3e-4),
+        seeds=SEEDS,
+        beside={from_chance: SEEDS, **OF_TASKS["afqmc"].beside},
     ),
-    "cluener": Trial(
-        "tag",
-        given("cluener", "dev"),
-        adamw("8 epochs", 5e-4),
-        "micro.f1",
-        more=("macro.f1",),
-        beside={from_chance: SEEDS, bilstm_crf: ONCE},
+    "cluener": replace(
+        OF_TASKS["cluener"],
+        train=adamw("8 epochs", 5e-4),
+        beside={from_chance: SEEDS, **OF_TASKS["cluener"].beside},
     ),
 }
 

@@ -308,7 +308,10 @@ def _column_flags(task: str | None, given: Mapping[str, str], answers: bool) -> 
 
 def _column_of(name: str, said: AbstractSet[str | None]) -> str:
     """What a column's flag is described as, where tasks may say different things of it."""
-    return f"Column of: {min(map(str, said)) if len(said) == 1 else f'the {name}, of any task.'}"
+    if len(said) > 1:
+        return f"Column of: the {name}, of any task."
+    (only,) = said
+    return f"Column of: {only}"
 
 
 def _gathered(kind: type[Settings], parsed: BaseModel) -> dict[str, Any]:

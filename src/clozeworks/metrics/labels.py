@@ -71,7 +71,8 @@ def fit_label_thresholds(chances: Floats, gold: Ints) -> list[float]:
     EVEN for a label that fewer than FEWEST rows have.
     """
     there = gold > 0
-    return [best_f1(chances[:, k], there[:, k], there[:, k].sum()) for k in range(len(gold[0]))]
+    count = chances.shape[1]
+    return [best_f1(chances[:, k], there[:, k], int(there[:, k].sum())) for k in range(count)]
 
 
 def best_f1(chances: Floats, there: Bools, gold: int) -> float:
