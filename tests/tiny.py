@@ -146,6 +146,13 @@ def make_groups(lengths=UNEQUAL, seed=0, classes=2):
     return groups
 
 
+def groups_from(task, examples):
+    """What a task learns from these Examples."""
+    features = task.features(examples, TOKENIZER)
+    targets = [task.target(example) for example in examples]
+    return [Group(i, s, t) for i, (s, t) in enumerate(zip(features, targets, strict=True))]
+
+
 def make_examples(task, count, seed=0):
     """Labelled Examples of any task, English and Chinese, of many lengths."""
     random = np.random.default_rng(seed)

@@ -2,7 +2,6 @@
 
 import csv
 import json
-from importlib import import_module
 from itertools import islice
 
 import numpy as np
@@ -91,13 +90,6 @@ def test_going_on_from_sentence_vectors_takes_their_settings(desk, bundles, tmp_
     settings = open_bundle(made.bundle).card.settings
     assert (settings["pooling"], settings["normalize"], settings["max_length"]) == ("cls", True, 16)
     assert settings["objective"] == "cosent", "what is learned, the rows decide"
-
-
-def test_a_step_that_is_cut_is_said(desk, tmp_path, monkeypatch):
-    said = []
-    monkeypatch.setattr(import_module("clozeworks.api.finetune"), "say", said.append)
-    learned(desk, "pairs", tmp_path / "run", train={"micro_tokens": 60})
-    assert any("and are cut: Examples are then compared with those of their own" in s for s in said)
 
 
 @pytest.mark.parametrize("name", ["pairs", "scored"])

@@ -15,15 +15,9 @@ from clozeworks.data.batches import Group
 from clozeworks.inference.engine import Engine
 from clozeworks.interop.huggingface import open_model, write_bundle
 from clozeworks.tasks.base import Draw
-from tiny import DRAW, TOKENIZER, VOCABULARY, gap, make_examples, make_model, make_task
+from tiny import DRAW, TOKENIZER, VOCABULARY, gap, groups_from, make_examples, make_model, make_task
 
 TEXTS = ["late parcel", "我要退款", "where is my order", "lost", "a", "the refund is late"]
-
-
-def groups_of(task, rows):
-    features = task.features(rows, TOKENIZER)
-    pairs = enumerate(zip(rows, features, strict=True))
-    return [Group(i, sequences, task.target(row)) for i, (row, sequences) in pairs]
 
 
 @settings(deadline=None, max_examples=40)
@@ -48,7 +42,7 @@ def test_the_listwise_loss_is_the_cross_entropy_over_the_candidates_of_a_query()
     task = make_task("rerank")
     rows, model = make_examples(task, 9), make_model(task)
     rows.append(rows[0].model_copy(update={"relevant": []}))
-    batch = task.collate(groups_of(task, rows), DRAW)
+    batch = task.collate(groups_from(task, rows), DRAW)
     total = 0.0
     for row, parts in Engine(model, task, TOKENIZER).parts(rows[:9]):
         shares = torch.tensor(task.target(row))
@@ -65,7 +59,7 @@ def test_the_pointwise_loss_is_that_of_each_candidate_by_itself():
         task.Example(query="late", candidates=TEXTS, relevant=["0"] * 6),
     ]
     model = make_model(task)
-    batch = task.collate(groups_of(task, rows), DRAW)
+    batch = task.collate(groups_from(task, rows), DRAW)
     wanted = torch.tensor([0, 1, 0.5] + [0] * 6, dtype=torch.float64)
     found = [task.scored(parts) for _, parts in Engine(model, task, TOKENIZER).parts(rows)]
     scores = torch.from_numpy(np.concatenate(found))

@@ -17,13 +17,13 @@ from clozeworks.data.batches import Group
 from clozeworks.data.order import ExampleStream
 from clozeworks.train.loop import (
     Learner,
-    Portion,
     TrainSettings,
     held_out_losses,
     portion_of,
     take_step,
 )
 from clozeworks.train.optim import Optimizer
+from clozeworks.train.portion import Portion
 from clozeworks.train.state import Cursor
 from tiny import DRAW, VOCABULARY, gap, make_groups, make_model, make_task
 

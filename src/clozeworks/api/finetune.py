@@ -118,8 +118,6 @@ def _finetune(recipe: FinetuneRecipe, team: Team) -> Finetuned:
 
     outcome = _Outcome(recipe, task, tokenizer, dev, run)
     stream = ExampleStream(groups, recipe.train.batch, recipe.train.unit, recipe.train.seed)
-    if task.in_batch:
-        _say_where_cut(stream, recipe.train, team)
     fit = Fit(
         model,
         task,
@@ -255,21 +253,6 @@ def _groups(task: Task, examples: list[Any], tokenizer: Tokenizer) -> list[Group
             f"{sum(cut):,} tokens; raise {_flags(task)} to keep more"
         )
     return groups
-
-
-def _say_where_cut(stream: ExampleStream, settings: TrainSettings, team: Team) -> None:
-    """Say if steps are cut, of a task that compares the Examples of a batch with one another."""
-    lengths = stream.lengths(0)
-    over = [int(lengths[step].sum()) for step in stream.steps(0)]
-    most = settings.micro_tokens * team.size
-    if cut := sum(tokens > most for tokens in over):
-        say(
-            f"{cut:,} of {len(over):,} steps have more than {most:,} tokens and are cut: Examples "
-            "are then compared with those of their own part alone; raise --train.micro-tokens to "
-            f"{-(-max(over) // team.size):,} to compare them all"
-        )
-    if team.size > 1:
-        say("Examples are compared with those that the same process reads")
 
 
 def _flags(task: Task) -> str:

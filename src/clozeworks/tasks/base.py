@@ -76,10 +76,6 @@ class Task(ABC):
     """Sequences that an Example usually has, about: how many are held at a time goes by it."""
     headless: ClassVar[bool] = False
     """Whether it asks the encoder itself, through no head: its folders hold a bare encoder."""
-    in_batch: ClassVar[bool] = False
-    """Whether what is learned of an Example depends on the others of its batch. The losses of parts
-    of a batch then do not add up to that of the whole, and a step that is cut into several batches
-    compares within each of them."""
     unlabelled: ClassVar[bool] = False
     """Whether it also learns of Examples without an answer."""
     apart: ClassVar[bool] = False
@@ -266,6 +262,13 @@ class Task(ABC):
 
     # === Training ===
 
+    @property
+    def compares(self) -> Items[str]:
+        """Where what is learned of an Example depends on the others of its step: the targets that
+        `compared` looks at. Empty where the losses of parts of a step add up to that of the whole,
+        as those of most tasks do."""
+        return ()
+
     def begin(self, model: Model, batch: Batch) -> tuple[Batch, Terms]:
         """What comes before the encoder's pass: the batch it reads, and terms known by then."""
         return batch, {}
@@ -282,6 +285,17 @@ class Task(ABC):
     def counts(self, batch: Batch) -> dict[str, float]:
         """How many things each loss term sums over, known before the forward."""
 
+    def vectors(self, model: Model, rows: Tensor, batch: Batch) -> Tensor:
+        """What a task that compares does compare, [G, H] fp32; arguments as for `terms`."""
+        raise TypeError(f"{self.name} compares nothing")
+
+    def compared(self, vectors: Tensor, targets: Mapping[str, Tensor]) -> Terms:
+        """One SUM per loss term, of the `vectors` of any number of batches, one after another.
+
+        `targets` are those of the same batches, [G, …] each, under the names in `compares`.
+        """
+        raise TypeError(f"{self.name} compares nothing")
+
     def right(self, model: Model, rows: Tensor, batch: Batch) -> Terms:
         """Of what a loss term counts, how many are answered rightly; arguments as for `terms`."""
         return {}
@@ -292,6 +306,11 @@ class Task(ABC):
         for part, rows in each:
             terms |= part.terms(model, rows, batch)
         return terms
+
+    def to_compare(self, model: Model, batch: Batch) -> Tensor:
+        """The `vectors` of a batch, from a single pass through the encoder."""
+        batch, _, ((_, rows),) = self._through(model, batch)
+        return self.vectors(model, rows, batch)
 
     def judge(self, model: Model, batch: Batch) -> Judged:
         """The loss, and how many answers are right, of every part, from that same pass."""
