@@ -187,6 +187,11 @@ class Task(ABC):
         values = [getattr(example, f) for f in cls.Example.model_fields if f not in cls.answers]
         return [v for v in values if isinstance(v, str)], getattr(example, "label", None)
 
+    @classmethod
+    def written(cls, example: Any) -> list[str]:
+        """The texts that are to be written for an Example, for looking data over; mostly none."""
+        return []
+
     def stratum(self, example: Any) -> str:
         """Which Examples are alike: a dev set is held out of each kind evenly."""
         return ""
