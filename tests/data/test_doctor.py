@@ -51,9 +51,9 @@ def test_each_fault_is_counted(tokenizer):
     assert found.conflicts == 1
     assert found.conflicting[0].labels == ["n", "y"]
     warnings = "\n".join(found.warnings)
-    for words in ["--skip-empty", "repeat", "--max-length", "over 100 characters", "flatter"]:
+    for words in ["--skip-empty", "row repeats", "--max-length", "over 100 characters", "flatter"]:
         assert words in warnings
-    for words in ["never seen in train ('other')", "1 texts carry different labels", "unknown to"]:
+    for words in ["never seen in train ('other')", "1 text carries different labels", "unknown to"]:
         assert words in warnings
     assert [f"! {w}" for w in found.warnings] == found.lines()[-len(found.warnings) :]
 

@@ -94,7 +94,7 @@ def test_empty_rows_are_skipped_only_when_asked_and_counted(tmp_path, capsys, mo
     monkeypatch.setattr("clozeworks.data.read.say", said.append)
     path = written(tmp_path, {"text": "a"}, {"text": ""}, {"text": "b"}, {"text": " "})
     assert [e.text for e in read_examples(path, Pair, {}, empty="skip")] == ["a", "b"]
-    assert "2 rows with empty text left out (rows 2, 4)" in said[0]
+    assert "2 rows with empty text left out (2, 4)" in said[0]
     assert [e.text for e in read_examples(path, Pair, {}, empty="keep")] == ["a", "", "b", " "]
 
 

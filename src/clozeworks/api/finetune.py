@@ -16,7 +16,7 @@ from clozeworks.core.bundle import Bundle, open_bundle
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import digest
-from clozeworks.core.log import say
+from clozeworks.core.log import counted, say
 from clozeworks.core.run import Run
 from clozeworks.data.batches import Group
 from clozeworks.data.order import ExampleStream
@@ -205,8 +205,8 @@ def _held_out(task: Task, examples: list[Any], share: float) -> tuple[list[Any],
     """The examples to learn from, and those to judge on; says how many."""
     kept, dev = hold_out(examples, share, key=task.key, label=task.stratum)
     say(
-        f"no dev file: {len(dev):,} of {len(examples):,} rows held out by a hash of their text, "
-        "of each class alike; give --dev FILE to choose them yourself"
+        f"no dev file: {len(dev):,} of {counted(len(examples), 'row', 'rows')} held out by a hash "
+        "of their text, of each class alike; give --dev FILE to choose them yourself"
     )
     return kept, dev
 
@@ -224,7 +224,7 @@ def _enlarged(task: Task, examples: list[Any], seed: int) -> list[Any]:
     """The examples with those that the task makes of them; says how many."""
     more = task.enlarged(examples, Draw(seed, 0))
     if len(more) > len(examples):
-        say(f"{len(more) - len(examples):,} rows more, made of those given")
+        say(f"{counted(len(more) - len(examples), 'row', 'rows')} more, made of those given")
     return more
 
 
@@ -237,7 +237,7 @@ def _labels(task: Task, train: list[Any], parent: Bundle, path: Path) -> list[st
     inherited = labels_of(parent)
     labels = inherited if set(inherited) == set(found) else found
     named = f", {len(labels)} labels" if len(labels) > 1 else ""
-    say(f"{len(train):,} rows to learn from{named}")
+    say(f"{counted(len(train), 'row', 'rows')} to learn from{named}")
     return labels
 
 
@@ -249,8 +249,8 @@ def _groups(task: Task, examples: list[Any], tokenizer: Tokenizer) -> list[Group
     cut = [sum(s.truncated for s in sequences) for sequences in features]
     if any(cut):
         say(
-            f"{sum(n > 0 for n in cut):,} of {len(cut):,} texts are over the window and lose "
-            f"{sum(cut):,} tokens; raise {_flags(task)} to keep more"
+            f"{counted(sum(n > 0 for n in cut), 'text', 'texts')} of {len(cut):,} over the window: "
+            f"{counted(sum(cut), 'token', 'tokens')} lost; raise {_flags(task)} to keep more"
         )
     return groups
 

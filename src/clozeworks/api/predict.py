@@ -12,7 +12,7 @@ from clozeworks.api.vectors import Vector, write_vectors
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import write_file
-from clozeworks.core.log import Meter, say
+from clozeworks.core.log import Meter, counted, say
 from clozeworks.core.records import Prediction
 from clozeworks.data.read import read_examples
 from clozeworks.data.sources.base import Source, open_source
@@ -90,8 +90,11 @@ def predict(recipe: PredictRecipe) -> Predicted:
             meter.advance(1)
             rows += 1
     if engine.cut_examples:
-        say(f"{engine.cut_examples:,} rows are longer than the window: their end was not read")
-    say(f"{rows:,} predictions → {recipe.out}")
+        say(
+            f"{counted(engine.cut_examples, 'row is', 'rows are')} longer than the window: "
+            "what is over was not read"
+        )
+    say(f"{counted(rows, 'prediction', 'predictions')} → {recipe.out}")
     return Predicted(out=recipe.out, rows=rows, cut=engine.cut_examples)
 
 

@@ -30,6 +30,11 @@ def say(line: str) -> None:
         console.print(line, markup=False)
 
 
+def counted(number: int, one: str, many: str) -> str:
+    """A number with what it counts, as in "1 row is" and "1,204 rows are"."""
+    return f"{number:,} {one if number == 1 else many}"
+
+
 @contextmanager
 def silence() -> Iterator[None]:
     """Show nothing inside the block: for tests and for calls from Python."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from clozeworks.core.log import counted
 from clozeworks.data.findings import Overlap, Split
 
 SHOWN = 3
@@ -13,11 +14,14 @@ UNWRITTEN = 0.001
 def of_split(name: str, split: Split, window: int | None, most: int | None) -> Iterator[str]:
     """On one split; `window` is what cuts texts, None where nothing does."""
     if split.empty:
-        yield f"{name}: {split.empty:,} rows are empty; remove them or pass --skip-empty"
+        yield (
+            f"{name}: {counted(split.empty, 'row is', 'rows are')} empty; remove them or pass "
+            "--skip-empty"
+        )
     if split.duplicates:
         yield (
-            f"{name}: {split.duplicates:,} rows repeat the text of another; "
-            "remove them, or they count more than once"
+            f"{name}: {counted(split.duplicates, 'row repeats', 'rows repeat')} the text of "
+            "another; remove such rows, or they count more than once"
         )
     if window is not None and split.lengths and split.lengths.over:
         share = split.lengths.over / (split.rows - split.empty)
@@ -32,8 +36,9 @@ def of_split(name: str, split: Split, window: int | None, most: int | None) -> I
         )
     if split.long_words:
         yield (
-            f"{name}: {split.long_words:,} rows hold a word of over 100 characters, which becomes "
-            "one unknown token; remove encoded data and addresses, or put spaces in"
+            f"{name}: {counted(split.long_words, 'row holds', 'rows hold')} a word of over 100 "
+            "characters, which becomes one unknown token; remove encoded data and addresses, or "
+            "put spaces in"
         )
 
 
@@ -42,14 +47,17 @@ def of_classes(splits: Mapping[str, Split]) -> Iterator[str]:
     (name, train), *others = splits.items()
     counts = train.classes
     if 0 < train.unlabelled < train.rows:
-        yield f"{name}: {train.unlabelled:,} rows have no label; label them or remove them"
+        yield (
+            f"{name}: {counted(train.unlabelled, 'row has', 'rows have')} no label; label or "
+            "remove such rows"
+        )
     if len(counts) == 1:
         yield f"{name}: every row has the label {next(iter(counts))!r}; add rows of another class"
     few = [label for label, count in counts.items() if count < 10]
     if few:
         yield (
-            f"{name}: {len(few)} classes have fewer than 10 rows ({_listed(few)}); "
-            "add rows, or join them with others"
+            f"{name}: {counted(len(few), 'class has', 'classes have')} fewer than 10 rows "
+            f"({_listed(few)}); add rows, or join them with others"
         )
     if len(counts) > 1 and max(counts.values()) > 20 * min(counts.values()):
         yield (
@@ -59,8 +67,8 @@ def of_classes(splits: Mapping[str, Split]) -> Iterator[str]:
     for other, split in others:
         if counts and (unseen := [label for label in split.classes if label not in counts]):
             yield (
-                f"{other}: {len(unseen)} labels are never seen in {name} ({_listed(unseen)}); "
-                f"correct them, or add such rows to {name}"
+                f"{other}: {counted(len(unseen), 'label is', 'labels are')} never seen in {name} "
+                f"({_listed(unseen)}); correct them, or add such rows to {name}"
             )
 
 
@@ -70,13 +78,13 @@ def of_all(
     for o in overlaps:
         if o.rows:
             yield (
-                f"{o.rows:,} of the {splits[o.second].rows:,} rows of {o.second} are also in "
-                f"{o.first}: scores on {o.second} will flatter; remove them from {o.first}"
+                f"{counted(o.rows, 'row', 'rows')} of the {splits[o.second].rows:,} of {o.second} "
+                f"are also in {o.first}: scores on {o.second} will flatter; remove them from {o.first}"
             )
     if conflicts:
         yield (
-            f"{conflicts:,} texts carry different labels; choose one label for each, "
-            "or no model can be right on both"
+            f"{counted(conflicts, 'text carries', 'texts carry')} different labels; choose one for "
+            "each, or no model can be right on both"
         )
 
 
@@ -85,11 +93,14 @@ def of_targets(name: str, split: Split, longest: int | None) -> Iterator[str]:
     if (targets := split.targets) is None:
         return
     if targets.missing:
-        yield f"{name}: {targets.missing:,} rows have no target; write one, or remove the row"
+        yield (
+            f"{name}: {counted(targets.missing, 'row has', 'rows have')} no target; write it, or "
+            "remove the row"
+        )
     if targets.copies:
         yield (
-            f"{name}: {targets.copies:,} targets are their source word for word, which teaches to "
-            "copy; remove such rows unless that is wanted"
+            f"{name}: {counted(targets.copies, 'target is its', 'targets are their')} source word "
+            "for word, which teaches to copy; remove such rows unless that is wanted"
         )
     if targets.lengths and targets.lengths.over:
         share = targets.lengths.over / sum(count for _, count in targets.lengths.histogram)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from clozeworks.core.log import counted
 from clozeworks.core.records import Record
 
 
@@ -83,7 +84,10 @@ class Findings(Record):
     def lines(self) -> list[str]:
         """The findings as lines of text."""
         lines = [line for name, split in self.splits.items() for line in _described(name, split)]
-        lines += [f"{o.first} ∩ {o.second}: {o.rows:,} rows of {o.second}" for o in self.overlaps]
+        lines += [
+            f"{o.first} ∩ {o.second}: {counted(o.rows, 'row', 'rows')} of {o.second}"
+            for o in self.overlaps
+        ]
         lines += [f"  {c.text!r}: {', '.join(c.labels)}" for c in self.conflicting]
         lines += [f"! {warning}" for warning in self.warnings]
         return lines if self.warnings else [*lines, "nothing to see to"]
@@ -91,12 +95,13 @@ class Findings(Record):
 
 def _described(name: str, split: Split) -> Iterator[str]:
     """A split, line by line."""
-    yield f"{name}: {split.rows:,} rows, {split.empty:,} empty, {split.duplicates:,} repeated"
+    rows = counted(split.rows, "row", "rows")
+    yield f"{name}: {rows}, {split.empty:,} empty, {split.duplicates:,} repeated"
     if split.classes:
         shown = [f"{label} {count:,}" for label, count in list(split.classes.items())[:10]]
         rest = len(split.classes) - len(shown)
         more = f", … {rest} more" if rest > 0 else ""
-        yield f"  {len(split.classes)} classes: {', '.join(shown)}{more}"
+        yield f"  {counted(len(split.classes), 'class', 'classes')}: {', '.join(shown)}{more}"
     if split.lengths is None:
         return
     yield from _measured(split.lengths, split.unknown_rate, "tokens a row")

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from clozeworks.core.config import validated
 from clozeworks.core.errors import UserError, choose, suggestion
-from clozeworks.core.log import say
+from clozeworks.core.log import counted, say
 from clozeworks.core.records import Example
 from clozeworks.data.sources.base import open_source
 
@@ -79,7 +79,7 @@ def _report(path: str | Path, read: int, skipped: list[int]) -> None:
         raise UserError(f"{path} holds no {'text' if read else 'rows'}; name another")
     if skipped:
         first = ", ".join(map(str, skipped[:5])) + (", …" if len(skipped) > 5 else "")
-        say(f"{path}: {len(skipped)} rows with empty text left out (rows {first})")
+        say(f"{path}: {counted(len(skipped), 'row', 'rows')} with empty text left out ({first})")
 
 
 def _wanted(
