@@ -79,7 +79,8 @@ def of_all(
         if o.rows:
             yield (
                 f"{counted(o.rows, 'row', 'rows')} of the {splits[o.second].rows:,} of {o.second} "
-                f"are also in {o.first}: scores on {o.second} will flatter; remove them from {o.first}"
+                f"are also in {o.first}: scores on {o.second} will flatter; remove them from "
+                f"{o.first}"
             )
     if conflicts:
         yield (
