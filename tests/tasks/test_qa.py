@@ -15,7 +15,16 @@ from clozeworks.data.batches import Group
 from clozeworks.inference.engine import Engine
 from clozeworks.interop.huggingface import write_bundle
 from clozeworks.text.units import paired
-from tiny import DRAW, TOKENIZER, VOCABULARY, gap, make_examples, make_model, make_task
+from tiny import (
+    DRAW,
+    TOKENIZER,
+    VOCABULARY,
+    gap,
+    groups_from,
+    make_examples,
+    make_model,
+    make_task,
+)
 
 ANY_TEXT = st.text(
     st.characters(exclude_categories=["Cs"]) | st.sampled_from("ab 我们，。Ａ１é\u0301👩‍👩‍👧#[]"),
@@ -110,6 +119,19 @@ def test_an_answer_whose_place_is_unknown_teaches_nothing():
     batch = task.collate([Group(0, sequences, task.target(row))], DRAW)
     model = make_model(task)
     assert task.counts(batch)["qa"] == 0 and task.loss(model, batch, DRAW)["qa"] == 0
+
+
+def test_no_answer_may_be_given_before_dev_has_set_the_margin():
+    """So that what is judged on the way counts unanswerable questions rightly."""
+    rows = [row for seed in range(9) for row in make_examples(make_task("qa"), 2, seed)]
+    some = next(row for row in rows if row.answers is not None and row.answers.text)
+    nothing = some.answers.model_copy(update={"text": [], "answer_start": []})
+    none = some.model_copy(update={"answers": nothing})
+    sure = [{"no": 9.0, "spans": [(0.0, 0, 2)]}]
+    for learned, answered in (([some], True), ([some, none], False)):
+        task = make_task("qa")
+        task.look_over(groups_from(task, learned))
+        assert (task.join(some, sure).answer is not None) == answered
 
 
 def test_the_margin_is_the_one_that_pays_most_on_dev():

@@ -10,6 +10,7 @@ from clozeworks.api.model import open_engine, trained_columns
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
 from clozeworks.core.log import Meter, say
+from clozeworks.data.sources.base import PACKED
 from clozeworks.evaluation.compare import Judged, numbered
 from clozeworks.evaluation.report import write_json, write_report
 from clozeworks.evaluation.reports import REPORTS
@@ -64,7 +65,7 @@ def evaluate(recipe: EvaluateRecipe) -> Evaluated:
     examples = labelled_examples(recipe.data, task, recipe, task.target, columns, numbers.append)
     evaluation = judged(engine, report, examples, recipe.model.resolve().parent.name)
     evaluation = numbered(evaluation, numbers)
-    stem = recipe.data.name.split(".")[0]
+    stem = recipe.data.with_suffix("").stem if recipe.data.suffix in PACKED else recipe.data.stem
     out = recipe.out or recipe.model.parent / f"evaluation-{stem}"
     title = f"{recipe.model.resolve().parent.name} · {recipe.data.name}"
     sections = report.sections([evaluation], recipe.language)

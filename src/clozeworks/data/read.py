@@ -127,6 +127,7 @@ def _value(
     _check_characters(value, column, where)
     kinds = (info.annotation, *get_args(info.annotation))
     if list[str] in kinds:
+        value = "" if value is None and cells and str in kinds and column in row else value
         value = value if isinstance(value, str) and not cells else _list(value, str in kinds)
     if str not in kinds:
         return _json(value) if isinstance(value, str) else value

@@ -140,19 +140,19 @@ class Single(Answer):
         self.Answer = PathPrediction if config.levels else ClassifyPrediction
 
     def stratum(self, label: Label) -> str:
-        return _one(label)
+        return single_label(label)
 
     def check(self, label: Label) -> None:
-        _check_path(_one(label), self.config.levels)
+        _check_path(single_label(label), self.config.levels)
 
     def labels_in(self, found: Items[Label]) -> list[str]:
-        names = {_one(label) for label in found}
+        names = {single_label(label) for label in found}
         if len(names) < 2:
             raise UserError(f"there is a single label {min(names)!r}; two or more are needed")
         return sorted(names, key=_numbers_first)
 
     def target(self, label: Label) -> int:
-        return self._known(_one(label))
+        return self._known(single_label(label))
 
     def look_over(self, targets: Array) -> Calibration:
         if self.config.class_weights == "balanced":
@@ -194,7 +194,9 @@ class Single(Answer):
     ) -> list[str]:
         rows, target = len(gold), self.config.target
         answers = [(p.label, g) for p, g in zip(given, gold, strict=True) if p.label is not None]
-        right = sum(self._is_right(label, str(g)) for label, g in answers) / max(1, len(answers))
+        right = sum(self._is_right(label, single_label(g)) for label, g in answers) / max(
+            1, len(answers)
+        )
         said = [
             f"calibrated on dev: temperature {calibration.temperature:.2f}; below a probability of "
             f'{calibration.threshold:.2f} the answer is "I don\'t know": {len(answers) / rows:.1%} '
@@ -212,7 +214,7 @@ class Single(Answer):
         return label in (ancestors(gold, self.config.levels) if self.config.levels else [gold])
 
     def metrics(self, given: Items[ClassifyPrediction], gold: Items[Label]) -> Mapping[str, float]:
-        pairs = [(p.best, str(g)) for p, g in zip(given, gold, strict=True)]
+        pairs = [(p.best, single_label(g)) for p, g in zip(given, gold, strict=True)]
         found = {"accuracy": sum(best == g for best, g in pairs) / max(1, len(pairs))}
         if sign := self.config.levels:
             tops = sum(ancestors(best, sign)[0] == ancestors(g, sign)[0] for best, g in pairs)
@@ -332,7 +334,7 @@ class Number(Answer):
 
     def target(self, label: Label) -> float:
         try:
-            value = float(_one(label))
+            value = float(single_label(label))
         except ValueError:
             value = np.nan
         if not np.isfinite(value):
@@ -375,7 +377,8 @@ class Number(Answer):
 ANSWERS: dict[str, type[Answer]] = {"single": Single, "multi": Multi, "regression": Number}
 
 
-def _one(label: Label) -> str:
+def single_label(label: Label) -> str:
+    """The one label of a row; raises UserError for a list of several."""
     if isinstance(label, list):
         if len(label) != 1:
             raise UserError(f"a row has several labels ({', '.join(label)}); use --kind multi")

@@ -15,7 +15,7 @@ from clozeworks.core.records import Example, Prediction, Sequence, Target, Vocab
 from clozeworks.data.batches import Batch, Group
 from clozeworks.metrics.calibrate import TARGET
 from clozeworks.model.heads import AnyEncoder, Model
-from clozeworks.tasks._answers import ANSWERS, Array
+from clozeworks.tasks._answers import ANSWERS, Array, single_label
 from clozeworks.tasks._predictions import (
     ClassifyPrediction,
     LabelsPrediction,
@@ -33,6 +33,7 @@ __all__ = [
     "LabelsPrediction",
     "NumberPrediction",
     "PathPrediction",
+    "single_label",
 ]
 
 Kind = Literal["single", "multi", "regression"]

@@ -149,6 +149,14 @@ class Qa(Task):
             rows.append((start, start + len(text)) if start >= 0 else (PASSED_OVER, PASSED_OVER))
         return np.array(rows, dtype=np.int64).reshape(-1, 2)
 
+    def look_over(self, groups: Items[Group]) -> None:
+        """Where some questions have no answer, none may be given from the start.
+
+        Until dev has said from which margin on, no answer competes with the best one as it is.
+        """
+        if any(not len(group.target) for group in groups):  # type: ignore[arg-type]  # as target
+            self.calibration = Calibration(margin=0.0)
+
     def mark(self, batch: Batch, groups: Items[Group], draw: Draw) -> Batch:
         """Add `qa_rows` [M] int64, their `qa_bounds` [N + 1], and `qa` [N, 2] int64.
 

@@ -48,7 +48,17 @@ def words_of(text: str, ids: Ints, spans: Ints, tokenizer: Tokenizer) -> Ints:
     first = np.flatnonzero(word_begins(text, ids, spans, tokenizer))
     last = np.append(first[1:], len(ids)) - 1
     ends = [_past_marks(text, end) for end in spans[last, 1].tolist()]
-    return np.stack([spans[first, 0], np.array(ends)], 1)
+    words = np.stack([spans[first, 0], np.array(ends)], 1)
+    return words[words[:, 0] < words[:, 1]]
+
+
+def past_spaces(text: str, spans: Ints) -> Ints:
+    """Spans [m, 2] without the white space that some tokenizers count to the piece after it.
+
+    A piece of white space alone holds nothing, and stands where what follows begins.
+    """
+    starts = [end - len(text[start:end].lstrip()) for start, end in spans.tolist()]
+    return np.stack([np.array(starts, dtype=np.int64), spans[:, 1]], 1)
 
 
 def word_begins(text: str, ids: Ints, spans: Ints, tokenizer: Tokenizer) -> Bools:
@@ -100,7 +110,7 @@ def windowed(
     assert whole.spans is not None
     first, stop = _inside(whole.spans)
     head, tail = np.arange(first), np.arange(stop, len(whole))
-    ids, spans = whole.ids[first:stop], whole.spans[first:stop]
+    ids, spans = whole.ids[first:stop], past_spaces(text, whole.spans[first:stop])
     if bounds is None:
         bounds = words_of(text, ids, spans, tokenizer)
     begin, units = _rows(spans, bounds)
@@ -162,7 +172,7 @@ def token_windows(
     assert whole.spans is not None
     first, stop = _inside(whole.spans)
     head, tail = np.arange(first), np.arange(stop, len(whole))
-    ids, spans = whole.ids[first:stop], whole.spans[first:stop]
+    ids, spans = whole.ids[first:stop], past_spaces(text, whole.spans[first:stop])
     begins = word_begins(text, ids, spans, tokenizer)
     room = len(ids) if max_length is None else max_length - len(head) - len(tail)
     ranges = windows(len(ids), max(room, 1), room // 4)
@@ -192,10 +202,19 @@ def _owners(ranges: list[tuple[int, int]], pieces: int) -> Ints:
 
 
 def _rows(spans: Ints, bounds: Ints) -> tuple[Ints, Ints]:
-    """The first piece of each unit that has one, and those units' characters."""
+    """The first piece of each unit that has one, and those units' characters.
+
+    A unit without a piece of its own belongs to the one whose last piece reaches into it.
+    """
     owner = np.searchsorted(bounds[:, 0], spans[:, 0], side="right") - 1
     known, first = np.unique(owner[owner >= 0], return_index=True)
-    return np.flatnonzero(owner >= 0)[first], bounds[known]
+    begin = np.flatnonzero(owner >= 0)[first]
+    if not len(known):
+        return begin, bounds[known]
+    last = np.append(begin[1:], len(spans)) - 1
+    reach = np.searchsorted(bounds[:, 0], spans[last, 1], side="left") - 1
+    reach = np.clip(reach, known, np.append(known[1:], len(bounds)) - 1)
+    return begin, np.stack([bounds[known, 0], bounds[reach, 1]], 1)
 
 
 def paired(
@@ -209,6 +228,7 @@ def paired(
     """
     max_length, overlap, most = limits
     (ids, _), (more, spans) = tokenizer.tokenize_with_spans([first, second])
+    spans = past_spaces(second, spans)
     asked, cut = ids[:most], max(0, len(ids) - most)
     room = max_length - tokenizer.form.pair_length - len(asked)
     found: list[Sequence] = []
