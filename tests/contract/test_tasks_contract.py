@@ -11,6 +11,7 @@ from clozeworks.core.records import Example, Prediction
 from clozeworks.data.batches import Group, pack
 from clozeworks.inference.engine import Engine
 from clozeworks.interop.huggingface import write_bundle
+from clozeworks.model.encoder import initialise
 from clozeworks.tasks import TASKS
 from clozeworks.tasks.base import Draw
 from clozeworks.train.loop import Learner, TrainSettings, take_step
@@ -38,7 +39,7 @@ def groups_of(task, count=12):
         return make_groups([10 + 5 * i for i in range(count)])
     groups = groups_from(task, make_examples(task, count))
     task.look_over(groups)
-    return groups
+    return task.readings(groups)
 
 
 def has_answers(name):
@@ -119,6 +120,17 @@ def test_every_parameter_learns(name):
     torch.stack(list(losses.values())).sum().backward()
     for parameter_name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().max() > 0, parameter_name
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_from_chance_nothing_is_kept(name):
+    model = make_model(make_task(name))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(3.0)
+    initialise(model, 0.02, seed=0)
+    kept = [name for name, parameter in model.named_parameters() if (parameter == 3.0).any()]
+    assert not kept
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from clozeworks import tasks
 from clozeworks.core.errors import UserError
 from clozeworks.data.batches import Group, pack
+from clozeworks.data.order import ExampleStream
 from clozeworks.inference.engine import Engine
 from clozeworks.model.contrast import cosent, cosine_distance, in_batch, no_negatives
 from clozeworks.model.pooling import joined, pooled
@@ -32,7 +33,7 @@ def unit(rows, width=8, seed=0):
 def groups_of(task, examples):
     groups = groups_from(task, examples)
     task.look_over(groups)
-    return groups
+    return task.readings(groups)
 
 
 def prepared(examples, **given):
@@ -229,8 +230,11 @@ def test_texts_are_read_twice_only_to_learn():
     task = make_task("embed:simcse")
     (sequences,) = task.features([example(text="my parcel", positive="late")], TOKENIZER)
     assert [s.text for s in sequences] == [0, 1]
+    (alone,) = task.features([example(text="my parcel")], TOKENIZER)
     (twice,) = groups_of(task, [example(text="my parcel")])
-    assert len(twice.sequences) == 1
+    assert (len(alone), len(twice.sequences)) == (1, 2)
+    stream = ExampleStream([twice], 8, "tokens", 0)
+    assert stream.lengths(0)[0] == task.collate([twice], DRAW).num_tokens, "counted as it is read"
 
 
 # === Windows and pooling ===

@@ -58,7 +58,8 @@ def small_run(
     initialise(model, 0.02, settings.seed)
     groups = groups_for(task, LENGTHS)
     task.look_over(groups)
-    held_out = ExampleStream(groups_for(task, [30, 20], seed=5), 400, "tokens", 0)
+    groups = task.readings(groups)
+    held_out = ExampleStream(task.readings(groups_for(task, [30, 20], seed=5)), 400, "tokens", 0)
 
     def judge(live):
         if each_judgement is not None:

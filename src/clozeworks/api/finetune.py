@@ -112,6 +112,7 @@ def _finetune(recipe: FinetuneRecipe, team: Team) -> Finetuned:
         dev = labelled_examples(recipe.dev, task, recipe, task.target)
     groups = _groups(task, train, tokenizer)
     task.look_over(groups)
+    groups = task.readings(groups)
     check_wish(recipe.train.keep_best, [*_losses(task), *task.measured(dev)])
     model = adopt(parent, task, theirs, recipe, tokenizer)
     run = team.first(lambda: Run.start(recipe.out, "finetune", recipe, _inputs(recipe, parent)))

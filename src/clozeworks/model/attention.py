@@ -26,6 +26,8 @@ library to prepare."""
 LONG = 1024
 """Rows longer than this take torch's fused kernel on a CPU too: slower, but without dropout it
 keeps no square of probabilities, which at 8,192 tokens would be gigabytes a layer."""
+WIDEST = 256
+"""Width of a head up to which torch's kernel for sequences end to end goes."""
 MASKED = -1e9
 """Added to the score of a slot of another sequence: exp gives 0, and no row is ever all -inf."""
 
@@ -122,13 +124,17 @@ class Layout:
 def _first_fit(lengths: list[int], capacity: int) -> tuple[list[int], int]:
     """Put each length, longest first, in the first row with room; return start slots and rows."""
     room: list[int] = []
-    starts = [0] * len(lengths)
+    open_: list[int] = []  # rows that the shortest would fit into
+    starts, least = [0] * len(lengths), min(lengths, default=0)
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        row = next((r for r, free in enumerate(room) if free >= lengths[i]), len(room))
+        row = next((r for r in open_ if room[r] >= lengths[i]), len(room))
         if row == len(room):
             room.append(capacity)
+            open_.append(row)
         starts[i] = row * capacity + capacity - room[row]
         room[row] -= lengths[i]
+        if room[row] < least:
+            open_.remove(row)
     return starts, len(room)
 
 
@@ -151,11 +157,12 @@ class View:
         cls,
         layout: Layout,
         x: Tensor,
+        heads: int,
         turn: tuple[Tensor, Tensor] | None = None,
         share: float = 0.0,
     ) -> "View":
-        """Each of the tokens `x` sees its whole sequence; `share` of attention is dropped."""
-        if takes_varlen(x, share):
+        """Each of the tokens `x` [T, H] sees all of its sequence; `share` of that is dropped."""
+        if takes_varlen(x, x.shape[-1] // heads, share):
             return cls(layout, None, turn, varlen=True)
         return cls(layout, layout.mask(x.dtype), turn)
 
@@ -181,10 +188,13 @@ class Drop:
     noise: Noise
 
 
-def takes_varlen(x: Tensor, share: float) -> bool:
-    """Whether `varlen_attn` can serve: on a GPU, in half precision, without dropout."""
-    halves = (torch.bfloat16, torch.float16)
-    return x.is_cuda and x.dtype in halves and share == 0
+def takes_varlen(x: Tensor, width: int, share: float) -> bool:
+    """Whether `varlen_attn` can serve: on a GPU since Ampere, in half precision, without dropout,
+    with heads whose width it need not pad."""
+    if not x.is_cuda or x.dtype not in (torch.bfloat16, torch.float16) or share:
+        return False
+    fits = width % 8 == 0 and width <= WIDEST
+    return fits and torch.cuda.get_device_capability(x.device) >= (8, 0)
 
 
 def attend(qkv: Tensor, view: View, heads: int, drop: Drop) -> Tensor:

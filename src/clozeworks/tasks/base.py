@@ -228,6 +228,10 @@ class Task(ABC):
             if part is not self:
                 part.look_over(groups)
 
+    def readings(self, groups: Items[Group]) -> list[Group]:
+        """What is read of the training Groups once they are looked over: mostly they themselves."""
+        return list(groups)
+
     def mark(self, batch: Batch, groups: Items[Group], draw: Draw) -> Batch:
         """Add this task's targets to a packed batch."""
         return batch

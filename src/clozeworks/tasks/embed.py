@@ -202,11 +202,11 @@ class Embed(Task):
         found = {"objective": objective, "score_range": span}
         self.config = self.config.model_copy(update=found)
 
-    def collate(self, groups: Items[Group], draw: Draw) -> Batch:
-        """As ever; of simcse, every text twice, for dropout to tell the two apart."""
-        if self.config.objective == "simcse":
-            groups = [replace(group, sequences=_twice(group.sequences)) for group in groups]
-        return super().collate(groups, draw)
+    def readings(self, groups: Items[Group]) -> list[Group]:
+        """As they are; of simcse, every text twice, for dropout to tell the two apart."""
+        if self.config.objective != "simcse":
+            return list(groups)
+        return [replace(group, sequences=_twice(group.sequences)) for group in groups]
 
     def mark(self, batch: Batch, groups: Items[Group], draw: Draw) -> Batch:
         """Say which text each sequence is a window of, and what the texts are to one another.
