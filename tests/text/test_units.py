@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from test_tokenizer_kinds import KINDS
 
 from clozeworks.text.load import load_tokenizer
-from clozeworks.text.units import joined, paired, windowed
+from clozeworks.text.units import joined, paired, token_windows, windowed
 from tiny import TOKENIZER
 
 TEXTS = [
@@ -77,3 +77,33 @@ def test_units_of_tokens_follow_one_another(tokens):
         units = found.units
         assert (units[:, 0] < units[:, 1]).all() and (units[1:, 0] >= units[:-1, 1]).all()
         assert len(np.unique(found.rows)) == len(found.rows) == len(units)
+
+
+def test_blanks_at_the_ends_take_no_room_from_the_text(tokenizer):
+    """As columns of fixed width leave them."""
+    text = "  " + "late lost " * 20 + " " * 300
+    found = windowed(text, None, tokenizer, 32, 8)
+    assert max(map(len, found)) <= 32
+    words = {tuple(unit) for sequence in found for unit in sequence.units.tolist()}
+    assert len(words) == 40
+    scored = token_windows(text, tokenizer.encode(text), tokenizer, 32)
+    assert max(map(len, scored)) <= 32
+    for empty in ("", "   "):
+        (alone,) = token_windows(empty, tokenizer.encode(empty), tokenizer, 32)
+        assert len(alone) == len(tokenizer.encode(empty))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("天气ok", ["天", "气", "ok"]),
+        ("cafe\u0301s late", ["cafe\u0301s", "late"]),
+        ("हिन्दी late", ["हिन्दी", "late"]),
+    ],
+)
+def test_marks_and_bytes_begin_no_word(text, words, tmp_path):
+    KINDS["modernbert"]().save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"auto_map": None}))
+    tokenizer = load_tokenizer(tmp_path)
+    (found,) = windowed(text, None, tokenizer, 1000, 0)
+    assert [text[a:b] for a, b in found.units.tolist()] == words

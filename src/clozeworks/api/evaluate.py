@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import SerializeAsAny
 
 from clozeworks.api.labelled import labelled_examples
-from clozeworks.api.model import open_engine, trained_columns
+from clozeworks.api.model import open_engine, say_cut, trained_columns
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
 from clozeworks.core.log import Meter, say
@@ -65,8 +65,10 @@ def evaluate(recipe: EvaluateRecipe) -> Evaluated:
     examples = labelled_examples(recipe.data, task, recipe, task.target, columns, numbers.append)
     evaluation = judged(engine, report, examples, recipe.model.resolve().parent.name)
     evaluation = numbered(evaluation, numbers)
-    stem = recipe.data.with_suffix("").stem if recipe.data.suffix in PACKED else recipe.data.stem
-    out = recipe.out or recipe.model.parent / f"evaluation-{stem}"
+    packed = recipe.data.suffix.lower() in PACKED
+    stem = (recipe.data.with_suffix("") if packed else recipe.data).stem
+    beside = recipe.model.absolute().parent if recipe.model.exists() else Path()
+    out = recipe.out or beside / f"evaluation-{stem}"
     title = f"{recipe.model.resolve().parent.name} · {recipe.data.name}"
     sections = report.sections([evaluation], recipe.language)
     write_report(out / "report.html", title, sections, recipe.language)
@@ -99,4 +101,5 @@ def judged(engine: Engine, report: Report, examples: list[Any], name: str) -> Ju
         for prediction in engine.predict(examples):
             predictions.append(prediction)
             meter.advance(1)
+    say_cut(engine)
     return report.judge(engine.task.parts[0], predictions, examples, name)

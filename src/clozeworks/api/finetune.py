@@ -11,7 +11,7 @@ from pydantic import Field
 
 from clozeworks import tasks
 from clozeworks.api.labelled import labelled_examples
-from clozeworks.api.model import adopt, check_window, keep
+from clozeworks.api.model import adopt, check_window, keep, say_cut
 from clozeworks.core.bundle import Bundle, open_bundle
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
@@ -177,18 +177,19 @@ class _Outcome:
 
     def write(self, finished: Model) -> None:
         """Write the finished model, and say what its calibration came to."""
-        examples, parts = self._calibrate(finished)
+        engine, examples, parts = self._calibrate(finished)
+        say_cut(engine, "dev: ")
         for remark in self.task.remarks(examples, parts):
             say(remark)
         keep(self.run, finished, self.task, self.tokenizer, self.recipe)
 
-    def _calibrate(self, live: Model) -> tuple[Items[Any], Items[list[Part]]]:
-        if self.task.sampled is not None:
-            return [], []
+    def _calibrate(self, live: Model) -> tuple[Engine, Items[Any], Items[list[Part]]]:
         engine = Engine(live, self.task, self.tokenizer)
+        if self.task.sampled is not None:
+            return engine, [], []
         examples, parts = zip(*engine.parts(self.dev), strict=True)
         self.task.calibration = self.task.calibrate(examples, parts)
-        return examples, parts
+        return engine, examples, parts
 
 
 def _evenly(rows: list[Any], count: int) -> list[Any]:

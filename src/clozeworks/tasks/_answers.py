@@ -193,10 +193,9 @@ class Single(Answer):
         self, given: Items[ClassifyPrediction], gold: Items[Label], calibration: Calibration
     ) -> list[str]:
         rows, target = len(gold), self.config.target
-        answers = [(p.label, g) for p, g in zip(given, gold, strict=True) if p.label is not None]
-        right = sum(self._is_right(label, single_label(g)) for label, g in answers) / max(
-            1, len(answers)
-        )
+        pairs = zip(given, map(single_label, gold), strict=True)
+        answers = [self._is_right(p.label, g) for p, g in pairs if p.label is not None]
+        right = sum(answers) / max(1, len(answers))
         said = [
             f"calibrated on dev: temperature {calibration.temperature:.2f}; below a probability of "
             f'{calibration.threshold:.2f} the answer is "I don\'t know": {len(answers) / rows:.1%} '

@@ -64,26 +64,37 @@ def past_spaces(text: str, spans: Ints) -> Ints:
 def word_begins(text: str, ids: Ints, spans: Ints, tokenizer: Tokenizer) -> Bools:
     """Whether each piece of a text begins a word, [m] bool; arguments and words as `words_of`."""
     if tokenizer.is_wordpiece:
-        begins = np.array([not tokenizer.pieces[i].startswith("##") for i in ids.tolist()])
+        found = [not tokenizer.pieces[i].startswith("##") for i in ids.tolist()]
+        begins = np.array(found, dtype=np.bool_)
     else:
-        begins = np.array([_begins(text, start) for start in spans[:, 0].tolist()])
-        begins[1:] |= spans[1:, 0] > spans[:-1, 1]
-    begins = begins.astype(np.bool_)
+        starts = spans[:, 0]
+        begins = np.array([_begins(text, start) for start in starts.tolist()], dtype=np.bool_)
+        begins[1:] |= starts[1:] > spans[:-1, 1]
+        begins[1:] &= starts[1:] > starts[:-1]  # not within the pieces of one character
     begins[:1] = True
     return begins
 
 
 def _past_marks(text: str, end: int) -> int:
     """The end of a word with the accents and joiners after it, which normalisation took away."""
-    while end < len(text) and unicodedata.category(text[end]) in ("Mn", "Me", "Cf"):
+    while end < len(text) and _is_mark(text[end]):
         end += 1
     return end
 
 
 def _begins(text: str, at: int) -> bool:
     """Whether a word begins at a character of the text."""
-    before, after = text[at - 1 : at], text[at : at + 1]
+    after, last = text[at : at + 1], at - 1
+    while last > 0 and _is_mark(text[last]):
+        last -= 1
+    before = text[last] if last >= 0 else ""
+    if before.strip() and after and _is_mark(after):
+        return False  # accents, vowel signs and joiners go on with what they stand on
     return not (before.isalnum() and after.isalnum()) or _is_han(before) or _is_han(after)
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character) in ("Mn", "Mc", "Me", "Cf")
 
 
 def windows(pieces: int, room: int, overlap: int) -> list[tuple[int, int]]:
@@ -108,7 +119,8 @@ def windowed(
     """
     whole = tokenizer.encode(text)
     assert whole.spans is not None
-    first, stop = _inside(whole.spans)
+    first, after = _around(tokenizer)
+    stop = len(whole) - after
     head, tail = np.arange(first), np.arange(stop, len(whole))
     ids, spans = whole.ids[first:stop], past_spaces(text, whole.spans[first:stop])
     if bounds is None:
@@ -136,9 +148,7 @@ def split(texts: Many[str], tokenizer: Tokenizer, max_length: int) -> list[list[
 
     Those of one text are of like lengths. Raises UserError where there is no room for text.
     """
-    parts = tokenizer.form.single
-    place = next(i for i, part in enumerate(parts) if part.text is not None)
-    before, after = (sum(len(p.ids) for p in some) for some in (parts[:place], parts[place + 1 :]))
+    before, after = _around(tokenizer)
     room = max_length - before - after
     if room < 1:
         raise UserError(f"max_length {max_length} leaves no room for text; use more")
@@ -155,10 +165,12 @@ def split(texts: Many[str], tokenizer: Tokenizer, max_length: int) -> list[list[
     return found
 
 
-def _inside(spans: Ints) -> tuple[int, int]:
-    """Where in a whole Sequence the tokens of its text begin and stop."""
-    inside = np.flatnonzero(spans[:, 1] > spans[:, 0])
-    return (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (1, 1)
+def _around(tokenizer: Tokenizer) -> tuple[int, int]:
+    """How many special tokens stand before a text, and after it."""
+    parts = tokenizer.form.single
+    place = next(i for i, part in enumerate(parts) if part.text is not None)
+    before, after = (sum(len(p.ids) for p in some) for some in (parts[:place], parts[place + 1 :]))
+    return before, after
 
 
 def token_windows(
@@ -170,7 +182,8 @@ def token_windows(
     which it stands farthest from an end, units [k, 2] their characters; words [n] as `words_of`.
     """
     assert whole.spans is not None
-    first, stop = _inside(whole.spans)
+    first, after = _around(tokenizer)
+    stop = len(whole) - after
     head, tail = np.arange(first), np.arange(stop, len(whole))
     ids, spans = whole.ids[first:stop], past_spaces(text, whole.spans[first:stop])
     begins = word_begins(text, ids, spans, tokenizer)
