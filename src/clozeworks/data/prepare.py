@@ -100,8 +100,12 @@ def prepare(
     paths = [existing(file) for file in files]
     plan = _plan(paths, tokenizer, settings)
     _claim(out, plan)
-    with alone_in(out):
-        return _whole(paths, plan, tokenizer, out, settings)
+    if not (out / MANIFEST).exists():
+        with alone_in(out):
+            made = _whole(paths, plan, tokenizer, out, settings)
+            (out / LOCK).unlink(missing_ok=True)  # from now on the manifest keeps others from it
+            return made
+    return Shards.open(out).manifest
 
 
 def _whole(
