@@ -110,7 +110,8 @@ def accuracy_sample(seed: int, out: Path) -> Sample:
             train=TrainSettings.model_validate({**RECIPE, "seed": seed}),
         )
     )
-    return {"accuracy": made.dev["accuracy"], "seed": seed, "cost": made.cost, "recipe": RECIPE}
+    found = {"accuracy": made.dev["accuracy"], "seed": seed, "cost": made.cost, "recipe": RECIPE}
+    return {**found, "machine": machine()}
 
 
 def take(contender: str, steps: tuple[int, int]) -> Sample:

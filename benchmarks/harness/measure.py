@@ -95,10 +95,13 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
 
 
 class Kept:
-    """Samples on disk by name, so that an interrupted benchmark goes on where it stopped."""
+    """Samples on disk by name, so that an interrupted benchmark goes on where it stopped.
+
+    Those of other numbers of threads are kept apart.
+    """
 
     def __init__(self, folder: str) -> None:
-        self.folder = CACHE / folder
+        self.folder = CACHE / folder / f"threads-{threads()}"
 
     def get(self, name: str, make: Callable[[], Sample]) -> Sample:
         """The sample kept under this name, or a new one, then kept."""

@@ -15,6 +15,7 @@ from clozeworks.data.split import hold_out
 from clozeworks.evaluation.baseline import Baseline
 from clozeworks.interop.huggingface import write_bundle
 from clozeworks.metrics.classify import classify_metrics
+from clozeworks.metrics.relation import relation_metrics
 from clozeworks.model.families import sized
 from clozeworks.model.heads import Model, encoder_of
 from clozeworks.tasks.base import Task
@@ -54,7 +55,11 @@ def majority(contest: Contest, seed: int) -> Numbers:
     train, _, test, task = examples_of(contest)
     gold = [str(example.label) for example in test]
     usual = Counter(str(example.label) for example in train).most_common(1)[0][0]
-    return numbers_of(classify_metrics(gold, [usual] * len(gold), task.labels))
+    guesses = [usual] * len(gold)
+    if contest.task == "relation":
+        none = contest.settings["no_relation"]
+        return numbers_of(relation_metrics(gold, guesses, none))
+    return numbers_of(classify_metrics(gold, guesses, task.labels))
 
 
 def tfidf(contest: Contest, seed: int) -> Numbers:

@@ -30,8 +30,8 @@ from clozeworks.core.files import write_folder
 from clozeworks.data.prepare import PrepareSettings
 from clozeworks.interop.tensors import read_tensors, write_tensors
 from clozeworks.text.train import TokenizerSettings
-from corpora import DATA, prepared
-from harness.measure import started
+from corpora import prepared
+from harness.measure import DATA, started
 from ledger import Ledger, Row
 from phases import Phase, longer
 from phases import pretrained as one_phase
@@ -46,7 +46,7 @@ class Encoder:
 
     def __init__(self, recipe: Mapping[str, Any], out: Path) -> None:
         self.recipe, self.out = recipe, out
-        self.ledger = Ledger("long_encoder")
+        self.ledger = Ledger("long_encoder", out)
         self.shards = out / "shards"
 
     def prepare(self) -> None:
@@ -69,15 +69,17 @@ class Encoder:
         of the text, and a leg must not read the beginning of it once more.
         """
         out = self.out / name
-        if self.ledger.find(kind="run", name=name, tokens=tokens) and (out / "bundle").exists():
-            return out / "bundle"
         phase, positions = phase_of(self.recipe, kind, seed)
+        key: Row = {"kind": "run", "name": name, "tokens": tokens}
+        key |= {"recipe": {**phase.recipe}, "train": {**phase.train}}
+        if self.ledger.find(**key) and (out / "bundle").exists():
+            return out / "bundle"
         if model is not None and positions_of(model) < positions:
             model = longer(model, positions, self.out / f"{name}-start")
         run = {"data": self.shards, "out": out, "model": model}
         made = one_phase(phase, run, f"{tokens} tokens")
         found: Row = {"cost": made.cost, "unigram": made.unigram, "held_out": made.held_out}
-        self.ledger.add({"kind": "run", "name": name, "tokens": tokens, **found})
+        self.ledger.add({**key, **found})
         return made.bundle
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from beside import Contest, fine_tuned
 from corpora import Numbers
-from ledger import Ledger, Row, spread
+from ledger import Ledger, Row, spread, weights_of
 from trials import Trial
 
 OURS = "ours"
@@ -18,7 +18,7 @@ def judged(
 ) -> None:
     """Every seed of ours, then of what stands beside it; what is known already is left alone.
 
-    `only`: these of the seeds.
+    `only`: these of the seeds. Results of another model, or of other settings, are other results.
     """
     name, trial = named
     for contender, measure, seeds in (
@@ -26,15 +26,20 @@ def judged(
         *((beside.__name__, beside, once) for beside, once in trial.beside.items()),
     ):
         for seed in seeds:
-            key = {"trial": name, "contender": contender, "seed": seed}
+            key = {"contender": contender, "seed": seed, **identity(name, contest)}
             if (only and seed not in only) or ledger.find(**key) is not None:
                 continue
             print(f"{name}: {contender}, seed {seed}", flush=True)
             began = time.monotonic()
             numbers = measure(contest, seed)
             minutes = (time.monotonic() - began) / 60
-            told: Row = {"settings": contest.settings, "train": dict(contest.train)}
-            ledger.add({**key, "numbers": numbers, "minutes": minutes, **told})
+            ledger.add({**key, "numbers": numbers, "minutes": minutes})
+
+
+def identity(name: str, contest: Contest) -> Row:
+    """The part of every row's key that says what was tried; what stands beside may differ in it."""
+    told = {"settings": dict(contest.settings), "train": dict(contest.train)}
+    return {"trial": name, "model": weights_of(contest.model), **told}
 
 
 def ours(contest: Contest, seed: int) -> Numbers:
@@ -42,12 +47,12 @@ def ours(contest: Contest, seed: int) -> Numbers:
     return fine_tuned(contest, {**contest.train, "seed": seed}, {}, {})
 
 
-def summarise(ledger: Ledger, trials: Mapping[str, Trial]) -> None:
+def summarise(ledger: Ledger, tried: Mapping[str, tuple[Trial, Contest]]) -> None:
     """The table, and one line at the end: each trial's number."""
     parts = []
-    for name, trial in trials.items():
+    for name, (trial, contest) in tried.items():
         found: dict[str, list[Numbers]] = {}
-        for row in ledger.rows(trial=name):
+        for row in ledger.rows(**identity(name, contest)):
             found.setdefault(row["contender"], []).append(row["numbers"])
         for contender, numbers in found.items():
             told = [shown(number, numbers, trial.scale) for number in trial.shown]
@@ -55,7 +60,7 @@ def summarise(ledger: Ledger, trials: Mapping[str, Trial]) -> None:
         if OURS in found:
             values = [trial.scale * numbers[trial.number] for numbers in found[OURS]]
             parts.append(f"{name.replace('-', '_')}={mean(values):.2f}")
-    print(f"{ledger.path.stem}: " + " ".join(parts))
+    print(f"{ledger.name}: " + " ".join(parts))
 
 
 def shown(number: str, found: list[Numbers], scale: float) -> str:

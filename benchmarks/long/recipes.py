@@ -8,10 +8,11 @@ single tokens) are judged by the held-out loss, SST-2 with 1,000 rows, MRPC and 
 correlation), or ChnSentiCorp with 1,000 rows and AFQMC, over three seeds. --ablations: best with
 one thing changed, by held-out loss alone; rtd, whose loss is another, by the labelled sets, seed 0.
 
-Where something else is at work on the machine, --rate says how many tokens a second it does when
-quiet: the minutes are then counted in tokens, as many for every recipe, and what each really took
-is in its row. Resumable at any point; each result is a line of
-benchmarks/results/long_recipes_en.jsonl as soon as it is there.
+Where something else will be at work on the machine, --measure first finds, while it is quiet, how
+many tokens a second every recipe does in each of its phases, in turns (about twenty minutes); from
+then on the minutes are counted in tokens, so that a recipe whose steps are dearer has fewer.
+Resumable at any point; each result is a line of benchmarks/results/long_recipes_en.jsonl as soon as
+it is there.
 """
 
 import argparse
@@ -25,10 +26,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from clozeworks.text.train import TokenizerSettings
-from corpora import CORPORA, DATA, PAIR, Labelled, drawn, finetuned, prepared
-from harness.measure import started
+from corpora import CORPORA, PAIR, Labelled, drawn, finetuned, prepared
+from harness.measure import DATA, started
 from ledger import Ledger, Row, spread
-from phases import BATCH, LONG, TWO_PHASES, Budget, Phase, Phases, in_phases
+from phases import BATCH, LONG, TWO_PHASES, Budget, Phase, Phases, in_phases, measure, measured
 
 LABELLED = 1000
 SEEDS = (0, 1, 2)
@@ -112,32 +113,28 @@ EVERY = MAIN["en"] | MAIN["zh"] | ABLATIONS
 
 def main(options: argparse.Namespace) -> None:
     language = options.language
-    ledger = Ledger(f"long_recipes_{language}")
     home = options.out / language
     shards = prepared([DATA / CORPORA[language]], home, TokenizerSettings(vocab_size=16_000))
-    sets = labelled_sets(language, home)
-    budget = Budget(options.minutes, options.rate)
     trials = MAIN[language] | (ABLATIONS if options.ablations else {})
     if options.only:
         trials = {name: EVERY[name] for name in options.only}
+    if options.measure:
+        measure({name: trial.phases for name, trial in trials.items()}, shards, home)
+        return
+    known = measured(home)
+    sets = labelled_sets(language, home)
+    counted = bool(known)
+    if counted and (unknown := trials.keys() - known.keys()):
+        sys.exit(f"rates of {', '.join(sorted(unknown))} are not measured; --measure them, too")
+    ledger = Ledger(f"long_recipes_{language}", home, minutes=options.minutes, counted=counted)
     for name, trial in trials.items():
-        out = home / "recipes" / title(budget) / name
+        budget = Budget(options.minutes, known.get(name))
+        out = home / "recipes" / f"{options.minutes:g}-minutes{'-counted' * counted}" / name
         bundle = pretrained(ledger, (name, trial), shards, out, budget)
         for seed in trial.seeds:
             for kind, labelled in sets.items():
-                judged(ledger, (name, kind, seed), bundle, labelled, out, budget)
-    summarise(language, ledger.rows(**identity(budget)))
-
-
-def title(budget: Budget) -> str:
-    """A folder's name for a budget: runs of another one are other runs."""
-    at = "" if budget.rate is None else f"-at-{budget.rate:g}"
-    return f"{budget.minutes:g}-minutes{at}"
-
-
-def identity(budget: Budget) -> Row:
-    """The part of every row's key that says how long its recipe was trained."""
-    return {"minutes": budget.minutes, "rate": budget.rate}
+                judged(ledger, (name, kind, seed), bundle, labelled, out)
+    summarise(language, ledger.rows())
 
 
 def labelled_sets(language: str, home: Path) -> dict[str, Labelled]:
@@ -166,11 +163,12 @@ def pretrained(
 ) -> Path:
     """The model of a recipe; its losses are written down."""
     name, trial = named
-    key = {"kind": "pretrain", "recipe": name, **identity(budget)}
+    key = {"kind": "pretrain", "recipe": name}
     if ledger.find(**key) is None:
         made = in_phases(trial.phases, shards, out, budget)
         last = list(made.values())[-1]
         costs = {"costs": {phase: one.cost for phase, one in made.items()}}
+        costs |= {"rate": budget.rate}
         ledger.add({**key, **costs, "unigram": last.unigram, "held_out": last.held_out})
     return out / list(trial.phases)[-1] / "bundle"
 
@@ -181,11 +179,10 @@ def judged(
     bundle: Path,
     labelled: Labelled,
     out: Path,
-    budget: Budget,
 ) -> None:
     """Fine-tune the model of a recipe on a labelled set with one seed."""
     name, kind, seed = which
-    key = {"kind": kind, "recipe": name, "seed": seed, **identity(budget)}
+    key = {"kind": kind, "recipe": name, "seed": seed}
     if ledger.find(**key) is not None:
         return
     found = finetuned(bundle, labelled, out / f"{kind}-{seed}", seed)
@@ -235,7 +232,7 @@ if __name__ == "__main__":
     flags = argparse.ArgumentParser(description=__doc__)
     flags.add_argument("language", choices=CORPORA)
     flags.add_argument("--minutes", type=float, default=20)
-    flags.add_argument("--rate", type=float, help="tokens a second of the quiet machine")
+    flags.add_argument("--measure", action="store_true", help="the recipes' rates, and stop")
     flags.add_argument("--ablations", action="store_true", help="one change at a time as well")
     flags.add_argument("--only", nargs="+", choices=EVERY, help="these recipes instead")
     flags.add_argument("--out", type=Path, default=Path("runs/long"))

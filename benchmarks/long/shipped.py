@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from beside import Contest, from_chance, from_minilm, mean_value, tfidf
-from harness.measure import started
+from harness.measure import need, started
 from judging import judged, summarise
 from ledger import Ledger
 from trials import ONCE, SEEDS, Trial, adamw, given
@@ -61,13 +61,16 @@ TRIALS: dict[str, Trial] = {
 
 
 def main(options: argparse.Namespace) -> None:
-    ledger, chosen = Ledger("long_shipped"), options.only or list(TRIALS)
-    for name in chosen:
+    need("transformers")
+    ledger = Ledger("long_shipped", options.out)
+    tried = {}
+    for name in options.only or TRIALS:
         trial, out = TRIALS[name], options.out / name
         settings = dict(trial.settings)
         contest = Contest(trial.task, trial.sets(out), options.model, settings, trial.train, out)
+        tried[name] = trial, contest
         judged(ledger, (name, trial), contest, options.seeds)
-    summarise(ledger, {name: TRIALS[name] for name in chosen})
+    summarise(ledger, tried)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from clozeworks.core.records import Example, Prediction, Sequence, Target, Vocab
 from clozeworks.data.batches import Batch, Group
 from clozeworks.metrics.calibrate import TARGET
 from clozeworks.model.heads import AnyEncoder, Model
-from clozeworks.tasks._answers import ANSWERS, Array, single_label
+from clozeworks.tasks._answers import ANSWERS, Array
+from clozeworks.tasks._labels import single_label
 from clozeworks.tasks._predictions import (
     ClassifyPrediction,
     LabelsPrediction,
