@@ -145,7 +145,7 @@ def test_the_answer_is_the_deepest_level_that_is_sure_enough():
         ("a", 0.85),
         ("a##b", 0.45),
     ]
-    wanted = {"accuracy": 0.0, "top_accuracy": 1.0}
+    wanted = {"accuracy": 0.0, "macro_f1": 0.0, "top_accuracy": 1.0}
     assert task.metrics(answers[:1], [task.Example(text="x", label="a##c")]) == wanted
 
 
@@ -174,7 +174,7 @@ def test_a_cell_and_a_list_teach_the_same_and_an_empty_one_that_none_is_there():
     assert single.target(task.Example(text="x", label=["b"])) == 1
     listed = [task.Example(text=c, label=[c]) for c in "ab"]
     given = [single.join(row, [{"probs": [row.text == c for c in "ab"]}]) for row in listed]
-    assert single.metrics(given, listed) == {"accuracy": 1.0}
+    assert single.metrics(given, listed) == {"accuracy": 1.0, "macro_f1": 1.0}
     assert judge(given, listed, ["a", "b"], single.calibration).metrics.accuracy == 1
     parts = [[{"logits": [9.0, 0.0]}], [{"logits": [0.0, 9.0]}]]
     assert "100.0% of that right" in single.remarks(listed, parts)[0]
