@@ -23,6 +23,7 @@ from harness.measure import (
     Kept,
     Sample,
     apart,
+    as_without_us,
     conclude,
     data,
     interleaved,
@@ -65,6 +66,7 @@ def hf_sample(steps: tuple[int, int], grouped: bool) -> Sample:
     from clozeworks.tasks.classify import ClassifyExample
     from harness.peers import trainer_run
 
+    as_without_us()
     tokenizer = AutoTokenizer.from_pretrained(minilm())
     examples = list(read_examples(data(TRAIN), ClassifyExample, {"label": "label"}))
     labels = sorted({str(example.label) for example in examples})

@@ -44,6 +44,7 @@ DRAW = Draw(seed=7, epoch=0)
 
 
 KINDS = {
+    "classify:windows": {"max_length": 16, "overlap": 4, "join": "max"},
     "classify:multi": {"kind": "multi", "class_weights": "balanced", "smoothing": 0.1, "focus": 1},
     "classify:regression": {"kind": "regression"},
     "tag:crf": {"crf": True, "scheme": "bioes", "max_length": 16, "overlap": 4},

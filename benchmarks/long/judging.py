@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from statistics import mean
 from typing import Any
 
-from beside import Contest, fine_tuned
+from beside import WHATEVER_THE_MODEL, Contest, fine_tuned
 from corpora import Numbers
 from ledger import Ledger, Row, spread, weights_of
 from trials import Trial
@@ -26,7 +26,7 @@ def judged(
         *((beside.__name__, beside, once) for beside, once in trial.beside.items()),
     ):
         for seed in seeds:
-            key = {"contender": contender, "seed": seed, **identity(name, contest)}
+            key = {"contender": contender, "seed": seed, **identity(name, contest, contender)}
             if (only and seed not in only) or ledger.find(**key) is not None:
                 continue
             print(f"{name}: {contender}, seed {seed}", flush=True)
@@ -36,10 +36,11 @@ def judged(
             ledger.add({**key, "numbers": numbers, "minutes": minutes})
 
 
-def identity(name: str, contest: Contest) -> Row:
-    """The part of every row's key that says what was tried; what stands beside may differ in it."""
+def identity(name: str, contest: Contest, contender: str) -> Row:
+    """The part of a row's key that says what was tried; what stands beside may differ in it."""
+    model = None if contender in WHATEVER_THE_MODEL else weights_of(contest.model)
     told = {"settings": dict(contest.settings), "train": dict(contest.train)}
-    return {"trial": name, "model": weights_of(contest.model), **told}
+    return {"trial": name, "model": model, **told}
 
 
 def ours(contest: Contest, seed: int) -> Numbers:
@@ -52,8 +53,10 @@ def summarise(ledger: Ledger, tried: Mapping[str, tuple[Trial, Contest]]) -> Non
     parts = []
     for name, (trial, contest) in tried.items():
         found: dict[str, list[Numbers]] = {}
-        for row in ledger.rows(**identity(name, contest)):
-            found.setdefault(row["contender"], []).append(row["numbers"])
+        for contender in (OURS, *(beside.__name__ for beside in trial.beside)):
+            rows = ledger.rows(contender=contender, **identity(name, contest, contender))
+            if rows:
+                found[contender] = [row["numbers"] for row in rows]
         for contender, numbers in found.items():
             told = [shown(number, numbers, trial.scale) for number in trial.shown]
             print(f"{name:<12} {contender:<14} " + "  ".join(filter(None, told)))

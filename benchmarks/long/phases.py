@@ -106,6 +106,8 @@ def in_phases(phases: Phases, shards: Path, out: Path, budget: Budget) -> dict[s
 RATES = "rates.json"
 ROUNDS, STEPS, WARM = 3, 16, 4
 """Rounds of measuring, the steps of each, and those of them that do not count."""
+FEW = 2000
+"""Held-out tokens while a rate is measured: so few steps would be judged after each."""
 
 
 def measure(recipes: Mapping[str, Phases], shards: Path, home: Path) -> None:
@@ -138,7 +140,8 @@ def rates(phases: Phases, shards: Path) -> dict[str, float]:
     for name, phase in phases.items():
         with tempfile.TemporaryDirectory() as place, silence():
             out = Path(place) / "run"
-            pretrained(phase, {"data": shards, "out": out}, f"{STEPS} steps")
+            run = {"data": shards, "out": out, "held_out_tokens": FEW}
+            pretrained(phase, run, f"{STEPS} steps")
             lines = (out / "metrics.jsonl").read_text("utf-8").splitlines()
         steps = [event for event in map(json.loads, lines) if "seconds" in event][WARM:]
         found[name] = median(event["tokens"] / event["seconds"] for event in steps)

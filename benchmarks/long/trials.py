@@ -5,7 +5,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from beside import Contest, bilstm_crf, from_chance, majority, mean_value, tfidf
+from beside import (
+    Contest,
+    bilstm_crf,
+    from_chance,
+    majority,
+    mean_value,
+    nearest_sentence,
+    no_answer,
+    tfidf,
+)
 from corpora import Numbers
 from sets import Sets, as_given, converted, pairs, with_absent_answers, with_every_summary
 from trainers import trainer_qa, trainer_tag
@@ -140,6 +149,7 @@ TRIALS: dict[str, Trial] = {
         settings=QA,
         more=("exact", "unanswerable_right", "answerable_f1"),
         seeds=ONCE,
+        beside={no_answer: ONCE},
     ),
     "sts": Trial(
         "embed",
@@ -208,6 +218,7 @@ TRIALS: dict[str, Trial] = {
         more=("exact",),
         english=False,
         seeds=ONCE,
+        beside={nearest_sentence: ONCE},
     ),
     "finre": Trial(
         "relation",

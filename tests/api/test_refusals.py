@@ -119,7 +119,7 @@ def test_right_answers_that_are_not_there(bundle, tmp_path, capsys, monkeypatch)
     assert "has no column 'label'" in error and "--label COLUMN" in error
     data = rows(tmp_path, {"text": "late", "label": LABELS[0]}, {"text": "late", "label": None})
     error = refused(capsys, monkeypatch, "evaluate", bundle, data)
-    assert "row 2: no label; label it, or remove the row" in error
+    assert "row 2: no label: fill it in, or remove the row" in error
 
 
 def test_columns_of_a_card_that_are_no_names(bundle, tmp_path, capsys, monkeypatch):
@@ -305,7 +305,12 @@ def test_what_a_judgement_did_not_read_is_said(bundle, tmp_path, monkeypatch):
     monkeypatch.setattr(model, "say", said.append)
     data = rows(tmp_path, {"text": "late " * 400, "label": LABELS[0]})
     cli.main(["evaluate", str(bundle), str(data), "--out", str(tmp_path / "report")])
-    assert said == ["1 row is longer than the window: what is over was not read"]
+    assert said == ["1 row is longer than --max-length allows: 274 tokens were not read"]
+    page, found = (
+        (tmp_path / f"report/report.{form}").read_text("utf-8") for form in ("html", "json")
+    )
+    assert "Of 1 of 1 rows not everything was read: 274 tokens" in page
+    assert json.loads(found)["unread"] == {"rows": 1, "tokens": 274}
 
 
 def test_reports_lie_beside_the_model_however_it_is_named(bundle, tmp_path, monkeypatch):

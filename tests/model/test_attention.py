@@ -77,6 +77,12 @@ def test_every_road_gives_the_papers_outputs_and_gradients(road, lengths):
     assert gap(ours.grad, theirs.grad) < 1e-5
 
 
+def test_without_torchs_own_kernel_the_backward_is_the_same(monkeypatch):
+    monkeypatch.setattr(attention, "_PRIVATE", None)
+    for lengths in SHAPES:
+        test_every_road_gives_the_papers_outputs_and_gradients(by_hand, lengths)
+
+
 @pytest.mark.parametrize("lengths", [[3, 5, 2], [64]], ids=str)
 def test_the_written_backward_is_the_derivative(lengths):
     width = 6 if len(lengths) > 1 else 2

@@ -68,6 +68,13 @@ def test_the_pointwise_loss_is_that_of_each_candidate_by_itself():
     assert task.counts(batch) == {"rerank": 9.0}
 
 
+def test_what_is_cut_of_a_query_is_counted_once():
+    task = make_task("rerank")
+    row = task.Example(query="where is my parcel " * 5, candidates=TEXTS, relevant=TEXTS[:1])
+    (sequences,) = task.features([row], TOKENIZER)
+    assert sum(s.truncated for s in sequences) == 20 - 16
+
+
 @given(st.integers(0, 99), st.integers(2, 6), st.sets(st.integers(0, 9), min_size=1), st.integers())
 @settings(deadline=None)
 def test_drawn_candidates_are_as_many_as_asked_and_hold_something_right_and_wrong(

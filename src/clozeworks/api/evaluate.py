@@ -11,8 +11,8 @@ from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
 from clozeworks.core.log import Meter, say
 from clozeworks.data.sources.base import PACKED
-from clozeworks.evaluation.compare import Judged, numbered
-from clozeworks.evaluation.report import write_json, write_report
+from clozeworks.evaluation.compare import Judged, Unread, numbered
+from clozeworks.evaluation.report import saying_unread, write_json, write_report
 from clozeworks.evaluation.reports import REPORTS
 from clozeworks.evaluation.reports.base import Report
 from clozeworks.inference.engine import Engine
@@ -63,6 +63,7 @@ def evaluate(recipe: EvaluateRecipe) -> Evaluated:
     columns = trained_columns(recipe.model)
     numbers: list[int] = []
     examples = labelled_examples(recipe.data, task, recipe, task.target, columns, numbers.append)
+    report.refuse(examples, [f"{recipe.data}, row {number}" for number in numbers])
     evaluation = judged(engine, report, examples, recipe.model.resolve().parent.name)
     evaluation = numbered(evaluation, numbers)
     packed = recipe.data.suffix.lower() in PACKED
@@ -71,6 +72,8 @@ def evaluate(recipe: EvaluateRecipe) -> Evaluated:
     out = recipe.out or beside / f"evaluation-{stem}"
     title = f"{recipe.model.resolve().parent.name} · {recipe.data.name}"
     sections = report.sections([evaluation], recipe.language)
+    if evaluation.unread is not None and evaluation.unread.rows:
+        sections = saying_unread(sections, evaluation.unread, len(examples), recipe.language)
     write_report(out / "report.html", title, sections, recipe.language)
     write_json(out / "report.json", evaluation)
     say(report.summary(evaluation))
@@ -102,4 +105,6 @@ def judged(engine: Engine, report: Report, examples: list[Any], name: str) -> Ju
             predictions.append(prediction)
             meter.advance(1)
     say_cut(engine)
-    return report.judge(engine.task.parts[0], predictions, examples, name)
+    found = report.judge(engine.task.parts[0], predictions, examples, name)
+    unread = Unread(rows=engine.cut_examples, tokens=engine.truncated)
+    return found.model_copy(update={"unread": unread})

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from clozeworks import tasks
 from clozeworks.api.labelled import labelled_examples
-from clozeworks.api.model import adopt, check_window, keep, say_cut
+from clozeworks.api.model import adopt, check_window, keep, limits_of, say_cut
 from clozeworks.core.bundle import Bundle, open_bundle
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
@@ -163,9 +163,8 @@ class _Outcome:
     @cached_property
     def held_out(self) -> ExampleStream:
         """Dev as training reads it."""
-        train, features = self.recipe.train, self.task.features(self.dev, self.tokenizer)
-        targets = map(self.task.target, self.dev)
-        groups = [Group(i, *pair) for i, pair in enumerate(zip(features, targets, strict=True))]
+        train = self.recipe.train
+        groups = _groups(self.task, self.dev, self.tokenizer, "dev: ")
         return ExampleStream(groups, train.batch, train.unit, train.seed)
 
     def write_aside(self, live: Model, folder: Path) -> None:
@@ -243,22 +242,18 @@ def _labels(task: Task, train: list[Any], parent: Bundle, path: Path) -> list[st
     return labels
 
 
-def _groups(task: Task, examples: list[Any], tokenizer: Tokenizer) -> list[Group]:
-    """Tokenised examples with what is to be learned of them; says how many were cut."""
+def _groups(task: Task, examples: list[Any], tokenizer: Tokenizer, of: str = "") -> list[Group]:
+    """Tokenised examples with what is to be learned of them; says how many were cut, `of` whose."""
     features = task.features(examples, tokenizer)
     pairs = enumerate(zip(examples, features, strict=True))
     groups = [Group(i, sequences, task.target(example)) for i, (example, sequences) in pairs]
     cut = [sum(s.truncated for s in sequences) for sequences in features]
     if any(cut):
         say(
-            f"{counted(sum(n > 0 for n in cut), 'text', 'texts')} of {len(cut):,} over the window: "
-            f"{counted(sum(cut), 'token', 'tokens')} lost; raise {_flags(task)} to keep more"
+            f"{of}{counted(sum(n > 0 for n in cut), 'row', 'rows')} of {len(cut):,} too long: "
+            f"{counted(sum(cut), 'token', 'tokens')} lost; raise {limits_of(task)} to keep more"
         )
     return groups
-
-
-def _flags(task: Task) -> str:
-    return " or ".join(f"--{name.replace('_', '-')}" for name in task.cut_by or task.limits)
 
 
 def _inputs(recipe: FinetuneRecipe, parent: Bundle) -> dict[str, str]:

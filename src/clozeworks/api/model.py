@@ -127,7 +127,13 @@ def trained_columns(model: Path) -> dict[str, str]:
 
 
 def say_cut(engine: Engine, of: str = "") -> None:
-    """Say how many rows were longer than the window, if any were; `of` says whose."""
+    """Say of how many rows something was left out, if of any; `of` says whose."""
     if engine.cut_examples:
         rows = counted(engine.cut_examples, "row is", "rows are")
-        say(f"{of}{rows} longer than the window: what is over was not read")
+        tokens = counted(engine.truncated, "token was", "tokens were")
+        say(f"{of}{rows} longer than {limits_of(engine.task)} allows: {tokens} not read")
+
+
+def limits_of(task: Task) -> str:
+    """The flags of the settings by which texts are cut."""
+    return " or ".join(f"--{name.replace('_', '-')}" for name in task.cut_by or task.limits)

@@ -2,8 +2,10 @@
 
 import csv
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack
+from itertools import count
 from math import isfinite
 from pathlib import Path
 from typing import IO, Any
@@ -17,7 +19,7 @@ from clozeworks.core.log import Meter, counted, say
 from clozeworks.core.records import Prediction
 from clozeworks.data.read import check_characters, read_examples
 from clozeworks.data.sources.base import open_source
-from clozeworks.inference.engine import Engine
+from clozeworks.inference.engine import WINDOW, BadExample, Engine
 from clozeworks.train.precision import Precision
 
 Row = dict[str, Any]
@@ -61,7 +63,7 @@ class Predicted(Settings):
     out: Path
     rows: int
     cut: int
-    """Rows longer than the window, whose end was not read."""
+    """Rows of which something was over the model's limits, and not read."""
 
 
 def predict(recipe: PredictRecipe) -> Predicted:
@@ -120,6 +122,8 @@ def _answered(recipe: PredictRecipe, engine: Engine) -> Iterator[tuple[int, Row,
     step."""
     source = open_source(recipe.data, format=recipe.format, encoding=recipe.encoding)
     answers = engine.task.answers
+    last = deque[tuple[int, int]](maxlen=WINDOW)  # as many as are read ahead
+    read = count(1)
     examples = read_examples(
         recipe.data,
         engine.task.Example,
@@ -130,9 +134,14 @@ def _answered(recipe: PredictRecipe, engine: Engine) -> Iterator[tuple[int, Row,
         empty="keep" if recipe.keep_empty else "refuse",
         without=answers,
         check=engine.task.readable,
+        seen=lambda number: last.append((next(read), number)),
     )
-    for prediction, numbered in zip(engine.predict(examples), source.rows(), strict=True):
-        yield *numbered, prediction
+    try:
+        for prediction, numbered in zip(engine.predict(examples), source.rows(), strict=True):
+            yield *numbered, prediction
+    except BadExample as error:
+        row = dict(last)[error.number]
+        raise UserError(f"{recipe.data}, row {row:,}: {error.why}") from error
 
 
 def _values(prediction: Prediction, scores: bool, apart: bool) -> Row:

@@ -26,6 +26,15 @@ class Interval(Record):
     high: float
 
 
+class Unread(Record):
+    """What was over a model's limits, and not read."""
+
+    rows: int
+    """Rows of which something was left out."""
+    tokens: int
+    """Tokens left out of all of them."""
+
+
 class Judged(Record):
     """What every task's evaluation has: whose it is, and of which rows."""
 
@@ -33,6 +42,8 @@ class Judged(Record):
     """What the model is called on the page."""
     rows_digest: str
     """SHA-256 of the texts and gold answers, in order: equal only for the same rows."""
+    unread: Unread | None = None
+    """What the model did not read, where that is known."""
 
 
 class Row(Record):

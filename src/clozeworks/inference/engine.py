@@ -38,6 +38,14 @@ BATCH_TOKENS = 4096
 """Tokens of a batch."""
 
 
+class BadExample(UserError):
+    """One of the Examples cannot be read: which, counted from 1, and why."""
+
+    def __init__(self, number: int, why: str) -> None:
+        super().__init__(f"example {number:,}: {why}")
+        self.number, self.why = number, why
+
+
 class Engine:
     """A model, its task and its tokenizer, ready to answer.
 
@@ -103,7 +111,7 @@ class Engine:
                 try:
                     self.task.features([example], self.tokenizer)
                 except UserError as error:
-                    raise UserError(f"example {number:,}: {error}") from error
+                    raise BadExample(number, str(error)) from error
             raise
 
     def _count(self, groups: list[list[Sequence]]) -> None:

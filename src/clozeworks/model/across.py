@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clozeworks.model.attention import CAPACITY_STEP, MASKED, MIN_CAPACITY, Drop
+from clozeworks.model.attention import CAPACITY_STEP, MASKED, MIN_CAPACITY, Drop, before_softmax
 from clozeworks.model.rows import step_of
 
 
@@ -176,7 +176,7 @@ class _Across(torch.autograd.Function):
         scores = torch.bmm(grad, kv[1].transpose(1, 2))
         if keep is not None:
             scores.mul_(keep)
-        scores = torch.ops.aten._softmax_backward_data(scores, probs, -1, probs.dtype)
+        scores = before_softmax(scores, probs)
         dq = torch.bmm(scores, kv[0]).mul_(ctx.scale)
         torch.bmm(scores.transpose(1, 2), q, out=grads[0])
         slots = grads.view(2, rows, heads, kv.shape[2], kv.shape[3]).permute(1, 3, 0, 2, 4)

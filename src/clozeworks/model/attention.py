@@ -28,6 +28,8 @@ LONG = 1024
 keeps no square of probabilities, which at 8,192 tokens would be gigabytes a layer."""
 WIDEST = 256
 """Width of a head up to which torch's kernel for sequences end to end goes."""
+_PRIVATE = getattr(torch.ops.aten, "_softmax_backward_data", None)
+"""torch's own kernel; a later torch may have none."""
 MASKED = -1e9
 """Added to the score of a slot of another sequence: exp gives 0, and no row is ever all -inf."""
 
@@ -270,6 +272,14 @@ def _by_token(x: Tensor, layout: Layout) -> Tensor:
     return split.transpose(1, 2).reshape(layout.rows * layout.capacity, -1)
 
 
+def before_softmax(grad: Tensor, probs: Tensor) -> Tensor:
+    """The gradient before a softmax over the last dimension: of what it gave [.., C] → [.., C]."""
+    if _PRIVATE is None:
+        return probs * (grad - (grad * probs).sum(-1, keepdim=True))
+    found: Tensor = _PRIVATE(grad, probs, -1, probs.dtype)
+    return found
+
+
 class _Attend(torch.autograd.Function):
     """Attention by matrix products, its backward written out; keeps the probabilities."""
 
@@ -308,7 +318,7 @@ class _Attend(torch.autograd.Function):
         scores = torch.bmm(grad, v.transpose(1, 2))
         if keep is not None:
             scores.mul_(keep)
-        scores = torch.ops.aten._softmax_backward_data(scores, probs, -1, probs.dtype)
+        scores = before_softmax(scores, probs)
         torch.bmm(scores, k, out=grads[0])
         grads[0].mul_(ctx.scale)
         torch.bmm(scores.transpose(1, 2), q, out=grads[1])

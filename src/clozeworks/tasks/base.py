@@ -80,7 +80,7 @@ class Task(ABC):
     """Whether it also learns of Examples without an answer."""
     apart: ClassVar[bool] = False
     """Whether each text of an Example is read by itself, in Sequences of its own."""
-    windows: ClassVar[bool] = False
+    windows: bool = False
     """Whether what is too long for one Sequence is read in several, and nothing is cut."""
     lengths: ClassVar[tuple[str, ...]] = ("max_length",)
     """Its settings that say how many tokens a sequence may have."""
@@ -216,7 +216,8 @@ class Task(ABC):
         """Raise UserError for an Example that could never be learned, whatever labels there are."""
         self.readable(example)
         if not self.is_labelled(example):
-            raise UserError("no label; label it, or remove the row")
+            missing = " and no ".join(sorted(self.answers))
+            raise UserError(f"no {missing}: fill it in, or remove the row")
 
     def target(self, example: Any) -> Target:
         """What is to be learned of the Example; -1 if there is nothing."""
@@ -371,5 +372,5 @@ class Task(ABC):
         return {}
 
     def measured(self, examples: Items[Any]) -> Collection[str]:
-        """What `metrics` of these Examples are called."""
+        """Those of their `metrics` that are better the larger they are, by name."""
         return self.metrics([], [])

@@ -306,6 +306,9 @@ class Seq2Seq(Task):
         length = sum(len(rouge_words(text)) for text in texts) / max(1, wanted)
         return {"rouge_l": found.rouge_l.f1, "length_ratio": length}
 
+    def measured(self, examples: Items[Seq2SeqExample]) -> Items[str]:
+        return ["rouge_l"]
+
 
 def barred_ids(vocabulary: Vocabulary, rows: int, unknown: bool) -> list[int]:
     """Ids that are never written: special tokens but the end (and, if asked for, the unknown one),

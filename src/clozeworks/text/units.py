@@ -259,6 +259,17 @@ def paired(
     return found
 
 
+def alone(ids: Ints, form: Form, limits: tuple[int, int]) -> list[Sequence]:
+    """Token ids of a text as Sequences that hold windows of it.
+
+    `limits`: the most tokens of a Sequence, and those that windows share.
+    """
+    max_length, overlap = limits
+    room = max_length - form.single_length
+    ranges = windows(len(ids), room, min(overlap, room - 1))
+    return [Sequence(*form.single_of(ids[start:end])[:2]) for start, end in ranges]
+
+
 def beside(
     kept: Ints, moving: Ints, form: Form, limits: tuple[int, int], *, moving_first: bool
 ) -> list[Sequence]:
