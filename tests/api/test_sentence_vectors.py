@@ -102,7 +102,9 @@ def test_reports_are_of_what_the_rows_have(desk, bundles, tmp_path, name):
     other = "pairs" if name == "scored" else "scored"
     mixed = tmp_path / "mixed.jsonl"
     mixed.write_text("\n".join(json.dumps(ROWS[n][0]) for n in (name, other)), "utf-8")
-    with pytest.raises(UserError, match=r"row 2 has a .* where the first row has a .*judge rows of one kind"):
+    with pytest.raises(
+        UserError, match=r"row 2 has a .* where the first row has a .*judge rows of one kind"
+    ):
         api.evaluate(api.EvaluateRecipe(model=bundles["texts"], data=mixed, device="cpu"))
 
 

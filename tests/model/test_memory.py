@@ -15,7 +15,8 @@ import ctypes
 import torch
 
 NAMES = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
-Said = type("Said", (ctypes.Structure,), {"_fields_": [(n, ctypes.c_size_t) for n in NAMES.split()]})
+FIELDS = [(name, ctypes.c_size_t) for name in NAMES.split()]
+Said = type("Said", (ctypes.Structure,), {"_fields_": FIELDS})
 malloc = ctypes.CDLL(None)
 malloc.mallinfo2.restype = Said
 
