@@ -309,7 +309,7 @@ def test_what_a_judgement_did_not_read_is_said(bundle, tmp_path, monkeypatch):
     page, found = (
         (tmp_path / f"report/report.{form}").read_text("utf-8") for form in ("html", "json")
     )
-    assert "Of 1 of 1 rows not everything was read: 274 tokens" in page
+    assert "1 of 1 rows were not read in full: 274 tokens" in page
     assert json.loads(found)["unread"] == {"rows": 1, "tokens": 274}
 
 
