@@ -112,7 +112,7 @@ def mean_value(contest: Contest, seed: int) -> Numbers:
 
 def bilstm_crf(contest: Contest, seed: int) -> Numbers:
     """A BiLSTM from chance with a CRF, over the same tokens."""
-    place = contest.out / "bilstm"
+    place = contest.out / f"bilstm-{weights_of(contest.model)}"
     if not place.exists():
         tokenizer = load_tokenizer(contest.model)
         config = sized("lstm", "mini", len(tokenizer.pieces))

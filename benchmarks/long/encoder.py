@@ -34,7 +34,7 @@ from clozeworks.interop.tensors import read_tensors, write_tensors
 from clozeworks.text.train import TokenizerSettings
 from corpora import prepared
 from harness.measure import DATA, started
-from ledger import Ledger, Row, weights_of
+from ledger import Ledger, Row
 from phases import Phase, longer
 from phases import pretrained as one_phase
 
@@ -79,7 +79,7 @@ class Encoder:
         if time.monotonic() > self.until:  # a run in its last step does not heed the alarm
             raise KeyboardInterrupt
         if model is not None and positions_of(model) < positions:
-            model = longer(model, positions, self.out / f"{name}-of-{weights_of(model)}")
+            model = longer(model, positions, self.out / f"{name}-start")
         run = {"data": self.shards, "out": out, "model": model}
         made = one_phase(phase, run, f"{tokens} tokens")
         found: Row = {"cost": made.cost, "unigram": made.unigram, "held_out": made.held_out}

@@ -18,6 +18,8 @@ it is there.
 """
 
 import argparse
+import hashlib
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -145,17 +147,18 @@ def main(options: argparse.Namespace) -> None:
     if options.only:
         trials = {name: EVERY[name] for name in options.only}
     if options.measure:
-        measure({name: trial.phases for name, trial in trials.items()}, shards, home)
+        measure({title(*named): named[1].phases for named in trials.items()}, shards, home)
         return
     known = measured(home)
     sets = labelled_sets(language, home)
     counted = bool(known)
-    if counted and (unknown := trials.keys() - known.keys()):
-        sys.exit(f"rates of {', '.join(sorted(unknown))} are not measured; --measure them, too")
+    if counted and (unknown := [n for n, t in trials.items() if title(n, t) not in known]):
+        sys.exit(f"rates of {', '.join(unknown)} are not measured; --measure them, too")
     ledger = Ledger(f"long_recipes_{language}", home, minutes=options.minutes, counted=counted)
     for name, trial in trials.items():
-        budget = Budget(options.minutes, known.get(name))
-        out = home / "recipes" / f"{options.minutes:g}-minutes{'-counted' * counted}" / name
+        called = title(name, trial)
+        budget = Budget(options.minutes, known.get(called))
+        out = home / "recipes" / f"{options.minutes:g}-minutes{'-counted' * counted}" / called
         bundle = pretrained(ledger, (name, trial), shards, out, budget)
         for seed in trial.seeds:
             for kind, labelled in sets.items():
@@ -167,6 +170,12 @@ def main(options: argparse.Namespace) -> None:
 def identity(name: str, trial: Trial) -> Row:
     """The part of every row's key that says what was tried: of a changed recipe it is another."""
     return {"recipe": name, "phases": {n: asdict(phase) for n, phase in trial.phases.items()}}
+
+
+def title(name: str, trial: Trial) -> str:
+    """A name that another recipe under the same one does not have: of folders, and of rates."""
+    told = json.dumps(identity(name, trial), sort_keys=True)
+    return f"{name}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
 
 
 def labelled_sets(language: str, home: Path) -> dict[str, Labelled]:

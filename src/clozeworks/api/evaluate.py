@@ -63,7 +63,7 @@ def evaluate(recipe: EvaluateRecipe) -> Evaluated:
     columns = trained_columns(recipe.model)
     numbers: list[int] = []
     examples = labelled_examples(recipe.data, task, recipe, task.target, columns, numbers.append)
-    report.refuse(examples, [f"{recipe.data}, row {number}" for number in numbers])
+    report.refuse(task, examples, [f"{recipe.data}, row {number}" for number in numbers])
     evaluation = judged(engine, report, examples, recipe.model.resolve().parent.name)
     evaluation = numbered(evaluation, numbers)
     packed = recipe.data.suffix.lower() in PACKED

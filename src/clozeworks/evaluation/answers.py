@@ -9,19 +9,9 @@ from clozeworks.core.errors import UserError
 from clozeworks.core.records import Ints, Record
 from clozeworks.evaluation.catalogue import Words, catalogue
 from clozeworks.evaluation.classify import QUOTED_ROWS, quoted
-from clozeworks.evaluation.classify_sections import percent, slices_table
+from clozeworks.evaluation.classify_sections import f1_figure, percent, slices_table
 from clozeworks.evaluation.compare import Interval, Marked, Row, digest_rows, marks_of, resampled
-from clozeworks.evaluation.figures import Axes, shares_panel
-from clozeworks.evaluation.sections import (
-    Column,
-    Figure,
-    Number,
-    Numbers,
-    Quote,
-    Quotes,
-    Section,
-    Table,
-)
+from clozeworks.evaluation.sections import Column, Number, Numbers, Quote, Quotes, Section, Table
 from clozeworks.evaluation.slices import Slice, slices
 from clozeworks.metrics.qa import QaMetrics, cmrc_score, qa_metrics, squad_score
 from clozeworks.tasks.base import Task
@@ -200,7 +190,8 @@ def answers_sections(
     """The first in full, others beside it in the tables."""
     words, main = catalogue(language), evaluations[0]
     made: list[Section] = [_summary(main, words), _kind_table(evaluations, words)]
-    made.append(_kind_figure(main, words))
+    named = [(kind.kind, kind.f1) for kind in main.kinds]
+    made += f1_figure(named, words, "asking_caption")
     made.append(slices_table([(e.name, e.slices) for e in evaluations], words, "exact_answers"))
     if main.mistakes:
         items = [_quote(row, words) for row in main.mistakes]
@@ -244,12 +235,6 @@ def _kind_table(evaluations: Sequence[AnswersEvaluation], words: Words) -> Table
             for k in main.kinds
         ],
     )
-
-
-def _kind_figure(main: AnswersEvaluation, words: Words) -> Figure:
-    axes = Axes(words["answers_f1"], "", x_share=True)
-    named = [(kind.kind, kind.f1) for kind in main.kinds]
-    return Figure(panels=[shares_panel(named, axes, words["asking_caption"])])
 
 
 def _quote(row: AnsweredRow, words: Words) -> Quote:

@@ -10,19 +10,14 @@ from clozeworks.core.errors import UserError
 from clozeworks.core.records import Ints
 from clozeworks.evaluation.catalogue import Words, catalogue
 from clozeworks.evaluation.classify import QUOTED_ROWS, quoted
-from clozeworks.evaluation.classify_sections import LONGEST_OPEN_TABLE, percent, slices_table
-from clozeworks.evaluation.compare import Interval, Marked, Row, digest_rows, marks_of, resampled
-from clozeworks.evaluation.figures import Axes, shares_panel
-from clozeworks.evaluation.sections import (
-    Column,
-    Figure,
-    Number,
-    Numbers,
-    Quote,
-    Quotes,
-    Section,
-    Table,
+from clozeworks.evaluation.classify_sections import (
+    LONGEST_OPEN_TABLE,
+    f1_figure,
+    percent,
+    slices_table,
 )
+from clozeworks.evaluation.compare import Interval, Marked, Row, digest_rows, marks_of, resampled
+from clozeworks.evaluation.sections import Column, Number, Numbers, Quote, Quotes, Section, Table
 from clozeworks.evaluation.slices import Slice, slices
 from clozeworks.metrics.classify import Averages
 from clozeworks.metrics.tag import TagMetrics, TypeRow, tag_metrics
@@ -142,7 +137,8 @@ def entities_sections(
     """The first in full, others beside it in the tables."""
     words, main = catalogue(language), evaluations[0]
     made: list[Section] = [_summary(main, words), _types(evaluations, words)]
-    made += _types_figure(main, words)
+    there = sorted((row for row in main.metrics.types if row.gold), key=lambda row: row.f1)
+    made += f1_figure([(row.type, row.f1) for row in there], words, "types_caption")
     made.append(_fault_table(evaluations, words))
     made.append(slices_table([(e.name, e.slices) for e in evaluations], words, "entities_right"))
     if main.mistakes:
@@ -194,16 +190,6 @@ def _types(evaluations: Sequence[EntitiesEvaluation], words: Words) -> Table:
         totals=totals,
         folded=len(order) > LONGEST_OPEN_TABLE,
     )
-
-
-def _types_figure(main: EntitiesEvaluation, words: Words) -> list[Figure]:
-    """F1 of each type that there is, in the table's order."""
-    there = [row for row in main.metrics.types if row.gold]
-    if not there:
-        return []
-    named = [(row.type, row.f1) for row in sorted(there, key=lambda row: row.f1)]
-    axes = Axes(words["f1"], "", x_share=True)
-    return [Figure(panels=[shares_panel(named, axes, words["types_caption"])])]
 
 
 def _cells(row: TypeRow) -> list[str]:

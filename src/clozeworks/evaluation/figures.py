@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import matplotlib
 import matplotlib.figure
 
+from clozeworks.evaluation.matrix import WIDEST_LABEL, clip
 from clozeworks.evaluation.sections import Figure, Key, Panel
 from clozeworks.metrics.calibrate import ReliabilityBin
 
@@ -172,7 +173,7 @@ def shares_panel(named: Sequence[tuple[str, float]], axes: Axes, caption: str) -
     places = range(len(names))
     with _drawing((SIZE[0], 0.9 + 0.24 * len(names))) as (figure, plane):
         plane.barh(places, shares, 0.7, color=COLOURS[0], alpha=0.85)
-        plane.set_yticks(places, names)
+        plane.set_yticks(places, [clip(name, WIDEST_LABEL) for name in names])
         plane.grid(axis="y", visible=False)
         plane.set_xlim(0, 1.02)
         plane.set_ylim(len(names) - 0.4, -0.6)

@@ -194,7 +194,7 @@ class WordTags:
         for part in parts:
             places = map(tuple, part["units"].tolist())
             own = zip(places, part["tags"], part["sure"], part["room"], strict=True)
-            said = self._followed(said, [Tagged(*one) for one in own])
+            self._follow(said, [Tagged(*one) for one in own])
         units = np.array([one.unit for one in said], dtype=np.int64).reshape(-1, 2)
         return [
             Sure(
@@ -204,16 +204,18 @@ class WordTags:
             for span in spans_of([one.tag for one in said])
         ]
 
-    def _followed(self, said: list[Tagged], more: list[Tagged]) -> list[Tagged]:
-        """What windows before have said of their units, and the next one of those after them."""
+    def _follow(self, said: list[Tagged], more: list[Tagged]) -> None:
+        """Add to what windows before have said of their units what the next one says."""
         last = said[-1].unit if said else (-1, -1)
         both = sum(one.unit <= last for one in more)
         first = len(said) - both
         usual = sum(a.room >= b.room for a, b in zip(said[first:], more, strict=False))
         near = sorted(range(both + 1), key=lambda seam: (abs(seam - usual), seam))
-        sides = ((seam, said[: first + seam][-1:], more[seam : seam + 1]) for seam in near)
-        seam = next((seam for seam, *tags in sides if self._may_follow(*tags)), usual)
-        return [*said[: first + seam], *more[seam:]]
+        before = {seam: said[max(0, first + seam - 1) : first + seam] for seam in near}
+        legal = (s for s in near if self._may_follow(before[s], more[s : s + 1]))
+        seam = next(legal, usual)
+        del said[first + seam :]
+        said += more[seam:]
 
     def _may_follow(self, before: list[Tagged], after: list[Tagged]) -> bool:
         """Whether one tag may stand after another; of none, any may."""

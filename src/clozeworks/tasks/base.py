@@ -72,7 +72,7 @@ class Task(ABC):
     """Fields of its Examples that hold what it is to predict."""
     from_shards: ClassVar[bool] = False
     """Whether its training data is a prepared corpus instead of Examples."""
-    sequences_each: ClassVar[int] = 1
+    sequences_each: int = 1
     """Sequences that an Example usually has, about: how many are held at a time goes by it."""
     headless: ClassVar[bool] = False
     """Whether it asks the encoder itself, through no head: its folders hold a bare encoder."""

@@ -50,7 +50,7 @@ class ClassifyConfig(Settings):
     unless --overlap has them read in windows."""
     overlap: int | None = Field(default=None, ge=0)
     """Tokens that two windows of a longer text share; of a pair the first text is read in windows,
-    each beside the second. Absent: no windows."""
+    each beside the second, or half a window of it. Absent: no windows."""
     join: Literal["mean", "max"] = "mean"
     """What the scores of a text in several windows are, in training too: their mean, or of each
     label the highest."""
@@ -87,6 +87,8 @@ class ClassifyConfig(Settings):
             raise ValueError(
                 f"overlap {self.overlap} leaves no room in max_length {self.max_length}"
             )
+        if self.overlap is None and self.join != "mean":
+            raise ValueError("join is about windows; give --overlap, too")
         if self.levels and self.levels == self.separator:
             raise ValueError(f"levels and separator are both {self.levels!r}; choose another")
         return self
@@ -118,6 +120,7 @@ class Classify(Task):
         """What the logits mean."""
         self.Answer = self.answer.Answer
         self.windows = self.config.overlap is not None
+        self.sequences_each = 8 if self.windows else 1
 
     def features(
         self, examples: Items[ClassifyExample], tokenizer: Tokenizer
@@ -133,16 +136,22 @@ class Classify(Task):
     def _windows(
         self, examples: Items[ClassifyExample], tokenizer: Tokenizer
     ) -> list[list[Sequence]]:
-        """Each text in windows; of a pair the second is in all of them, cut to half a window."""
-        form, limits = tokenizer.form, (self.config.max_length, self.config.overlap or 0)
+        """Each text in windows; of a pair the second is in all of them.
+
+        Where both do not fit, the second is cut to half a window, and windows share at most half of
+        what is left for the first.
+        """
+        form, length, overlap = tokenizer.form, self.config.max_length, self.config.overlap or 0
         texts = tokenizer.tokenize([e.text for e in examples])
         pairs = iter(tokenizer.tokenize([e.text_pair for e in examples if e.text_pair is not None]))
-        most, found = (limits[0] - form.pair_length) // 2, []
+        room, found = length - form.pair_length, []
         for example, ids in zip(examples, texts, strict=True):
             if example.text_pair is None:
-                found.append(alone(ids, form, limits))
+                found.append(alone(ids, form, (length, overlap)))
                 continue
             kept = next(pairs)
+            most = max(room // 2, room - len(ids))
+            limits = length, min(overlap, (room - len(kept[:most])) // 2)
             first, *others = beside(kept[:most], ids, form, limits, moving_first=True)
             found.append([replace(first, truncated=max(0, len(kept) - most)), *others])
         return found

@@ -41,7 +41,7 @@ class QaConfig(Settings):
     """Most tokens of a question; longer ones are cut, and counted."""
     answer_length: int = Field(default=30, ge=1)
     """Most tokens of an answer."""
-    candidates: int = Field(default=5, ge=1)
+    candidates: int = Field(default=5, ge=1, le=KEPT)
     """How many answers a prediction lists."""
     rules: Rules = "squad"
     """How answers are compared: squad (words, of English), or cmrc (characters, of Chinese)."""
@@ -322,13 +322,26 @@ def _by_most_context(parts: list[Part]) -> dict[tuple[int, int], float]:
     windows = [part["window"] for part in parts]
     best: dict[tuple[int, int], float] = {}
     edges: dict[tuple[int, int], float] = {}
-    for part in parts:
+    for i, part in enumerate(parts):
         for score, start, end in part["spans"]:
-            room = [min(start - first, last - end) for first, last in windows]
-            own = room[windows.index(part["window"])] == max(room)
-            kept = best if own else edges
+            kept = best if _shows_most(windows, i, (start, end)) else edges
             kept[start, end] = max(score, kept.get((start, end), score))
     return best or edges
+
+
+def _shows_most(windows: list[tuple[int, int]], i: int, span: tuple[int, int]) -> bool:
+    """Whether no window beside the one numbered `i` has more on both sides of a stretch."""
+
+    def room(j: int) -> int:
+        return min(span[0] - windows[j][0], windows[j][1] - span[1])
+
+    for step in (-1, 1):  # windows are in order: past one that does not hold it, none does
+        j = i + step
+        while 0 <= j < len(windows) and room(j) >= 0:
+            if room(j) > room(i):
+                return False
+            j += step
+    return True
 
 
 def _located(answers: Any) -> Iterator[tuple[int, int]]:

@@ -14,6 +14,8 @@ from clozeworks.train.rows import Rows, settled
 
 CHUNK = 1 << 18
 """Values that a CPU updates at a time: master, gradient and both moments then stay in its cache."""
+GPU_CHUNK = 1 << 24
+"""A GPU is asked less often, and holds little more."""
 _PRIVATE = getattr(torch, "_fused_adamw_", None)
 """torch's own kernel for a step of AdamW; a later torch may have none."""
 
@@ -71,8 +73,8 @@ class Optimizer:
         self._sums: list[Tensor] = []
         """Where gradients of several passes are summed; kept, since making it anew costs more."""
         self._summed = False
-        device, largest = self.masters[0].device, max(1, *(m.numel() for m in self.masters))
-        self._chunk = min(CHUNK, largest) if device.type == "cpu" else largest
+        device = self.masters[0].device
+        self._chunk = CHUNK if device.type == "cpu" else GPU_CHUNK
         self._scratch = torch.empty(self._chunk, device=device)
         """A chunk of gradient in fp32; used again and again, so that it stays in the cache."""
         self._count = torch.zeros((), device=device)

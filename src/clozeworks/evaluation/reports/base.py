@@ -12,7 +12,9 @@ from clozeworks.tasks.base import Task
 class Report(ABC):
     """Predictions beside gold answers in; numbers, a line for the screen, and a page out."""
 
-    def refuse(self, examples: Sequence[Any], places: Sequence[str]) -> None:  # noqa: B027
+    def refuse(  # noqa: B027
+        self, task: Task, examples: Sequence[Any], places: Sequence[str]
+    ) -> None:
         """Raise UserError for rows that cannot be judged together, before they are predicted.
 
         `places` say where each row stands. Most rows can be.

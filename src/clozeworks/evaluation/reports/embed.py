@@ -29,7 +29,7 @@ WHAT: dict[Kind, str] = {"pairs": "a positive", "scored": "a score", "texts": "n
 class Embed(Report):
     """Whether vectors lie close where people say that texts mean the same."""
 
-    def refuse(self, examples: Sequence[EmbedExample], places: Sequence[str]) -> None:
+    def refuse(self, task: Task, examples: Sequence[EmbedExample], places: Sequence[str]) -> None:
         """Rows must be of one kind."""
         kinds = [kind_of(example) for example in examples]
         for kind, place in zip(kinds, places, strict=True):

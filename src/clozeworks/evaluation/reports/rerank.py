@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from clozeworks.core.errors import UserError
 from clozeworks.evaluation.rankings import (
     CUT,
@@ -18,9 +20,9 @@ from clozeworks.tasks.rerank import RerankExample, RerankPrediction
 class Rerank(Report):
     """How well candidates are ordered, beside simpler orders, and which queries fail."""
 
-    def refuse(self, examples: Sequence[RerankExample], places: Sequence[str]) -> None:
+    def refuse(self, task: Task, examples: Sequence[RerankExample], places: Sequence[str]) -> None:
         """Something must be relevant to some query."""
-        if examples and not any(example.relevant for example in examples):
+        if examples and not any(np.any(task.target(example)) for example in examples):
             raise UserError(
                 f"{places[0]} and all others have nothing relevant; name the column that says what "
                 "is with --relevant"
