@@ -263,7 +263,7 @@ def test_a_question_asks_by_the_word_that_comes_first():
 
 
 def test_a_page_draws_no_more_bars_than_it_has_room_for():
-    named = [(f"{EVIL} {i}", i / 60) for i in range(60)]
+    named = [(f"<script> {i}", i / 60) for i in range(60)]
     drawn = shares_panel(named, Axes("F1", "", x_share=True), "caption").svg
     assert all((f" {i}<" in drawn) == (i < MOST_BARS) for i in range(60))
     assert "<script" not in drawn
