@@ -23,6 +23,7 @@ from harness.measure import (
     Kept,
     Sample,
     apart,
+    as_without_us,
     conclude,
     data,
     interleaved,
@@ -65,6 +66,7 @@ def hf_sample(steps: tuple[int, int], grouped: bool) -> Sample:
     from clozeworks.tasks.classify import ClassifyExample
     from harness.peers import trainer_run
 
+    as_without_us()
     tokenizer = AutoTokenizer.from_pretrained(minilm())
     examples = list(read_examples(data(TRAIN), ClassifyExample, {"label": "label"}))
     labels = sorted({str(example.label) for example in examples})
@@ -110,7 +112,8 @@ def accuracy_sample(seed: int, out: Path) -> Sample:
             train=TrainSettings.model_validate({**RECIPE, "seed": seed}),
         )
     )
-    return {"accuracy": made.dev["accuracy"], "seed": seed, "cost": made.cost, "recipe": RECIPE}
+    found = {"accuracy": made.dev["accuracy"], "seed": seed, "cost": made.cost, "recipe": RECIPE}
+    return {**found, "machine": machine()}
 
 
 def take(contender: str, steps: tuple[int, int]) -> Sample:

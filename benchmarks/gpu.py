@@ -4,8 +4,9 @@
 
 Parity first: loss and gradients of masked tokens in fp32, on the CPU and on the device, for a
 small model with texts of many lengths; a gap is the largest difference over the largest magnitude.
-The loss in bf16 on the device, where other kernels run, is held against the same.
-Then BERT of 2 layers and width 128, base and large, at 128 and 512 tokens, documents of wiki_en
+Loss and gradients in bf16 on the device, where other kernels run, are held against the same.
+Then BERT of 2 layers and width 128, mini and small (11 and 29 million parameters, which a model of
+17 million lies between), base and large, at 128 and 512 tokens, documents of wiki_en
 packed at their natural lengths, each sample a fresh process. `mfu` is against the data sheet's
 dense bf16 peak where the GPU is known here, `peak_share` against a matrix product measured in the
 same process. --device cpu --quick proves all of it where there is no GPU, at small size.
@@ -44,8 +45,11 @@ from harness.measure import (
     table,
 )
 
-CELLS = ("tiny-128", "tiny-512", "base-128", "base-512", "large-128", "large-512")
-TOKENS = {"tiny": 131_072, "base": 32_768, "large": 16_384}
+CELLS = (
+    *("tiny-128", "tiny-512", "mini-128", "small-128"),
+    *("base-128", "base-512", "large-128", "large-512"),
+)
+TOKENS = {"tiny": 131_072, "mini": 131_072, "small": 65_536, "base": 32_768, "large": 16_384}
 """Tokens of a step, in one pass: enough to fill a GPU, few enough for its memory."""
 STEPS: Steps = (10, 40)
 QUICK_CELLS, QUICK_TOKENS, QUICK_STEPS = CELLS[:2], 1024, (1, 2)
@@ -68,14 +72,16 @@ def parity(device: torch.device) -> Sample:
     there = differentiated(task, batch, device, torch.float32)
     halves = differentiated(task, batch, device, torch.bfloat16)
     gaps = {name: gap(here[name], there[name]) for name in here}
-    loss = gaps.pop("loss")
+    rounded = {name: gap(here[name], halves[name].float()) for name in here}
+    loss, rounded_loss = gaps.pop("loss"), rounded.pop("loss")
     worst = max(gaps, key=lambda name: gaps[name])
     return {
         "loss_gap": loss,
         "gradient_gap": gaps[worst],
         "worst": worst,
         "tensors": len(gaps),
-        "bf16_loss_gap": gap(here["loss"], halves["loss"].float()),
+        "bf16_loss_gap": rounded_loss,
+        "bf16_gradient_gap": max(rounded.values()),
     }
 
 
@@ -192,6 +198,7 @@ def figures(device: torch.device, same: Sample, samples: dict[str, list[Sample]]
         "loss_gap": f"{same['loss_gap']:.1e}",
         "gradient_gap": f"{same['gradient_gap']:.1e}",
         "bf16_loss_gap": f"{same['bf16_loss_gap']:.1e}",
+        "bf16_gradient_gap": f"{same['bf16_gradient_gap']:.1e}",
     }
     for cell, rows in samples.items():
         name = cell.replace("-", "_")

@@ -11,18 +11,18 @@ import argparse
 import json
 import lzma
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = Path(os.environ.get("CLOZEWORKS_DATA", ROOT / "../shared/data"))
-CORPUS = DATA / "wiki_en/wiki_en.txt.xz"
-VOCABULARY = DATA / "vocab/bert-base-uncased-vocab.txt"
-RESULTS = ROOT / "benchmarks/results/prepare.json"
+from clozeworks.core.files import write_file
+from harness.measure import RESULTS, data, machine
+
+CORPUS = "wiki_en/wiki_en.txt.xz"
+VOCABULARY = "vocab/bert-base-uncased-vocab.txt"
+RESULT = RESULTS / "prepare.json"
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 PREPARE = """
@@ -37,7 +37,7 @@ print(manifest.documents, manifest.sentences, manifest.tokens)
 
 def write_copies(folder: Path, count: int, limit: int) -> list[Path]:
     """Distinct copies of the corpus, each of at most `limit` characters, as plain text."""
-    with lzma.open(CORPUS, "rt", encoding="utf-8") as source:
+    with lzma.open(data(CORPUS), "rt", encoding="utf-8") as source:
         documents = source.read(limit).strip().split("\n\n")
     paths = [folder / f"copy{number}.txt" for number in range(count)]
     for number, path in enumerate(paths):
@@ -60,7 +60,7 @@ def resident(process: int) -> int:
 
 def measure(files: list[Path], out: Path, processes: int) -> dict[str, float]:
     """Prepare the files in a fresh process; its seconds, peak megabytes and counts."""
-    command = [sys.executable, "-c", PREPARE, str(VOCABULARY), str(out), str(processes)]
+    command = [sys.executable, "-c", PREPARE, str(data(VOCABULARY)), str(out), str(processes)]
     start = time.perf_counter()
     child = subprocess.Popen([*command, *map(str, files)], stdout=subprocess.PIPE, text=True)
     peak = 0
@@ -88,9 +88,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="10 MB instead of 50 MB")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     options = parser.parse_args()
-    if not CORPUS.exists():
-        sys.exit(f"{CORPUS} is absent; set CLOZEWORKS_DATA to the folder of public data")
-    rows = {}
+    for place in (CORPUS, VOCABULARY):
+        data(place)
+    before, rows = machine(), {}
     print("corpus  text MB  documents      tokens  seconds   MB/s  peak MB")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -104,10 +104,9 @@ def main() -> None:
                 f"{row['peak_mb']:>8.0f}",
                 flush=True,
             )
-    RESULTS.parent.mkdir(exist_ok=True)
-    machine = {"system": platform.platform(), "cores": os.cpu_count()}
-    report = {"quick": options.quick, "processes": options.processes, **machine, "rows": rows}
-    RESULTS.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    told = {"quick": options.quick, "processes": options.processes, "machine": before}
+    with write_file(RESULT) as stream:
+        stream.write(json.dumps({**told, "rows": rows}, indent=2) + "\n")
     once, four = rows["1x"], rows["4x"]
     print(
         f"prepare: seconds={once['seconds']:.1f} peak_mb={once['peak_mb']:.0f} "

@@ -27,10 +27,9 @@ from clozeworks.text.load import load_tokenizer
 from clozeworks.text.sentences import sentence_spans
 from clozeworks.text.tokenizer import Tokenizer
 from clozeworks.text.train import TokenizerSettings, train_tokenizer
+from harness.measure import RESULTS, data, need
 
-ROOT = Path(__file__).parents[1]
-DATA = Path(os.environ.get("CLOZEWORKS_DATA", ROOT.parent / "shared" / "data"))
-RESULT = ROOT / "benchmarks" / "results" / "tokenizer.json"
+RESULT = RESULTS / "tokenizer.json"
 CORPORA = ("wiki_en", "wiki_zh")
 HELD_OUT = 200
 """Every line with this number's multiple is kept from training and used to judge."""
@@ -38,7 +37,7 @@ HELD_OUT = 200
 
 def corpus(name: str, limit: int | None, *, held_out: bool) -> Iterator[str]:
     """The lines to train on, or those kept from training."""
-    lines = islice(read_lines(DATA / name / f"{name}.txt.xz"), limit)
+    lines = islice(read_lines(data(f"{name}/{name}.txt.xz")), limit)
     return (line for i, line in enumerate(lines) if (i % HELD_OUT == 0) == held_out)
 
 
@@ -143,6 +142,9 @@ def main() -> None:
         limit, size = (20_000, 8_000) if chosen.quick else (None, 30_000)
         train_here(chosen.train, limit, size, chosen.out)
         return
+    need("transformers")
+    for name in CORPORA:
+        data(f"{name}/{name}.txt.xz")
     results = {name: measure(name, chosen.quick) for name in CORPORA}
     whole = {"quick": chosen.quick, "results": results, "environment": environment()}
     with write_file(RESULT) as out:

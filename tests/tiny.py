@@ -44,6 +44,7 @@ DRAW = Draw(seed=7, epoch=0)
 
 
 KINDS = {
+    "classify:windows": {"max_length": 16, "overlap": 4, "join": "max"},
     "classify:multi": {"kind": "multi", "class_weights": "balanced", "smoothing": 0.1, "focus": 1},
     "classify:regression": {"kind": "regression"},
     "tag:crf": {"crf": True, "scheme": "bioes", "max_length": 16, "overlap": 4},
@@ -144,6 +145,13 @@ def make_groups(lengths=UNEQUAL, seed=0, classes=2):
         segments = (np.arange(length) > middle).astype(np.int64)
         groups.append(Group(index, [Sequence(ids, segments)], int(random.integers(classes))))
     return groups
+
+
+def groups_from(task, examples):
+    """What a task learns from these Examples."""
+    features = task.features(examples, TOKENIZER)
+    targets = [task.target(example) for example in examples]
+    return [Group(i, s, t) for i, (s, t) in enumerate(zip(features, targets, strict=True))]
 
 
 def make_examples(task, count, seed=0):

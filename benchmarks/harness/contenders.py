@@ -14,7 +14,7 @@ import numpy as np
 from clozeworks.core.files import read_lines
 from clozeworks.core.log import silence
 from clozeworks.model.families import sized
-from harness.measure import Sample, data
+from harness.measure import Sample, as_without_us, data
 
 if TYPE_CHECKING:
     from harness.engine import Pretraining
@@ -139,6 +139,7 @@ def hf_sample(place: Path, cell: Cell, steps: Steps, bf16: bool) -> Sample:
 
     from harness.peers import trainer_run
 
+    as_without_us()
     rows, collator = hf_blocks(place, cell, steps)
     layers, width, vocab = cell.shape
     model = BertForMaskedLM(
@@ -159,6 +160,7 @@ def best_sample(place: Path, cell: Cell, steps: Steps, variant: str, compiled: b
     """The best that can be made of it, as one variant."""
     from harness.masked_rows import Variant, run
 
+    as_without_us()
     rows, collator = hf_blocks(place, cell, steps)
     attention, numbers = variant.split("-")
     chosen = Variant(cell.rows, attention, pure=numbers == "pure", compiled=compiled)

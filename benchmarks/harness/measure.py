@@ -28,6 +28,9 @@ STOPPED = 130
 PATIENCE = 60
 """Seconds a process has to end in after it was asked to."""
 
+KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+"""What Clozeworks bounds when it is imported, and what libraries hold without it."""
+
 Sample = dict[str, Any]
 
 
@@ -49,6 +52,11 @@ def need(*modules: str) -> None:
 def threads() -> int:
     """Cores this process may use: every contender computes with as many threads."""
     return len(os.sched_getaffinity(0))
+
+
+def as_without_us() -> None:
+    """Let this process hold as many kernels as torch does by itself; before its first product."""
+    os.environ.update(dict.fromkeys(KERNEL_CACHES, "1024"))
 
 
 def apart(*command: str | Path) -> Sample:
@@ -95,10 +103,13 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
 
 
 class Kept:
-    """Samples on disk by name, so that an interrupted benchmark goes on where it stopped."""
+    """Samples on disk by name, so that an interrupted benchmark goes on where it stopped.
+
+    Those of other numbers of threads are kept apart.
+    """
 
     def __init__(self, folder: str) -> None:
-        self.folder = CACHE / folder
+        self.folder = CACHE / folder / f"threads-{threads()}"
 
     def get(self, name: str, make: Callable[[], Sample]) -> Sample:
         """The sample kept under this name, or a new one, then kept."""

@@ -1,5 +1,7 @@
 """What a fine-tuned model's score is held against: plain baselines, and Hugging Face's training."""
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,12 +17,15 @@ from clozeworks.data.split import hold_out
 from clozeworks.evaluation.baseline import Baseline
 from clozeworks.interop.huggingface import write_bundle
 from clozeworks.metrics.classify import classify_metrics
+from clozeworks.metrics.qa import qa_metrics
+from clozeworks.metrics.relation import relation_metrics
 from clozeworks.model.families import sized
 from clozeworks.model.heads import Model, encoder_of
 from clozeworks.tasks.base import Task
 from clozeworks.text.load import load_tokenizer
-from clozeworks.train.loop import TrainSettings
+from clozeworks.text.sentences import sentence_spans
 from corpora import Numbers, numbers_of
+from ledger import weights_of
 from sets import Sets
 
 SHARE = 0.1
@@ -54,7 +59,11 @@ def majority(contest: Contest, seed: int) -> Numbers:
     train, _, test, task = examples_of(contest)
     gold = [str(example.label) for example in test]
     usual = Counter(str(example.label) for example in train).most_common(1)[0][0]
-    return numbers_of(classify_metrics(gold, [usual] * len(gold), task.labels))
+    guesses = [usual] * len(gold)
+    if contest.task == "relation":
+        none = contest.settings["no_relation"]
+        return numbers_of(relation_metrics(gold, guesses, none))
+    return numbers_of(classify_metrics(gold, guesses, task.labels))
 
 
 def tfidf(contest: Contest, seed: int) -> Numbers:
@@ -64,6 +73,33 @@ def tfidf(contest: Contest, seed: int) -> Numbers:
     gold = [str(example.label) for example in test]
     guesses = [prediction.best for prediction in fitted.predict(test)]
     return numbers_of(classify_metrics(gold, guesses, task.labels))
+
+
+def no_answer(contest: Contest, seed: int) -> Numbers:
+    """That no text holds an answer, whatever the question."""
+    _, _, test, task = examples_of(contest)
+    return numbers_of(qa_metrics(_answers(test), [""] * len(test), task.config.rules))
+
+
+def nearest_sentence(contest: Contest, seed: int) -> Numbers:
+    """The sentence of the text that shares most characters with the question, for its length."""
+    _, _, test, task = examples_of(contest)
+    given = [max(_sentences(e.context), key=lambda s: _shared(s, e.question)) for e in test]
+    return numbers_of(qa_metrics(_answers(test), given, task.config.rules))
+
+
+def _answers(test: list[Any]) -> list[list[str]]:
+    return [example.answers.text for example in test]
+
+
+def _sentences(text: str) -> list[str]:
+    return [text[start:end] for start, end in sentence_spans(text)] or [""]
+
+
+def _shared(sentence: str, question: str) -> float:
+    """Of a sentence's characters and a question's, those in common as a share (F1)."""
+    both = (Counter(sentence) & Counter(question)).total()
+    return 2 * both / max(1, len(sentence) + len(question))
 
 
 def mean_value(contest: Contest, seed: int) -> Numbers:
@@ -76,7 +112,7 @@ def mean_value(contest: Contest, seed: int) -> Numbers:
 
 def bilstm_crf(contest: Contest, seed: int) -> Numbers:
     """A BiLSTM from chance with a CRF, over the same tokens."""
-    place = contest.out / "bilstm"
+    place = contest.out / f"bilstm-{weights_of(contest.model)}"
     if not place.exists():
         tokenizer = load_tokenizer(contest.model)
         config = sized("lstm", "mini", len(tokenizer.pieces))
@@ -103,22 +139,35 @@ def from_chance(contest: Contest, seed: int) -> Numbers:
     return fine_tuned(contest, {**contest.train, "seed": seed}, {"scratch": True}, {})
 
 
+WHATEVER_THE_MODEL = {
+    one.__name__ for one in (majority, tfidf, mean_value, no_answer, nearest_sentence, from_minilm)
+}
+"""Those that are the same whichever model is tried."""
+
+
 def fine_tuned(
     contest: Contest, train: Mapping[str, Any], start: Mapping[str, Any], more: Mapping[str, Any]
 ) -> Numbers:
-    """Train by the verb and judge on the test rows; `more` settings go before the contest's."""
-    name = "-".join(str(value) for value in (*start.values(), train["seed"])).replace("/", "_")
+    """Train by the verb and judge on the test rows; `more` settings go before the contest's.
+
+    The run's folder is named after all that makes it what it is: another model's is another.
+    """
+    told = {
+        "task": contest.task,
+        "model": contest.model,
+        "settings": {**contest.settings, **more},
+        "train": dict(train),
+        **start,
+    }
+    known = json.dumps({**told, "model": weights_of(told["model"])}, sort_keys=True)
+    name = hashlib.sha256(known.encode()).hexdigest()[:8]
     recipe = clozeworks.FinetuneRecipe.model_validate(
         {
-            "task": contest.task,
+            **told,
             "data": contest.sets.train,
             "dev": contest.sets.dev,
             "columns": contest.sets.columns,
             "out": contest.out / f"run-{name}",
-            "model": contest.model,
-            "settings": {**contest.settings, **more},
-            "train": TrainSettings.model_validate(dict(train)),
-            **start,
         }
     )
     made = clozeworks.finetune(recipe)

@@ -1,7 +1,6 @@
 """Public data as long runs need it: corpora cut into shards, labelled sets, and what they tell."""
 
 import json
-import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,6 @@ from clozeworks.tasks.classify import ClassifyExample
 from clozeworks.text.train import TokenizerSettings
 from clozeworks.train.loop import TrainSettings
 
-DATA = Path(os.environ.get("CLOZEWORKS_DATA", "../shared/data"))
 CORPORA = {"en": "wiki_en/wiki_en.txt.xz", "zh": "wiki_zh/wiki_zh.txt.xz"}
 Numbers = dict[str, float]
 PAIR = {"text": "text_a", "text_pair": "text_b"}

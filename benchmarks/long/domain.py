@@ -11,18 +11,20 @@ any point; the result is a line of benchmarks/results/long_domain_zh.jsonl.
 import argparse
 import gzip
 import json
-import os
+import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import clozeworks
 from clozeworks.core.files import read_lines, write_file
 from clozeworks.data.prepare import PrepareSettings
+from harness.measure import DATA
+from ledger import Ledger, Row, weights_of
 
-DATA = Path(os.environ.get("CLOZEWORKS_DATA", "../shared/data"))
-RESULTS = Path(__file__).parents[1] / "results"
 GENERAL = {"en": "wiki_en/wiki_en.txt.xz", "zh": "wiki_zh/wiki_zh.txt.xz"}
 LENGTH = 128
 FEWEST = 50
@@ -47,7 +49,8 @@ def main() -> None:
     general = prepared(
         written(general_texts(options.language), out / "general.jsonl", options), bundle
     )
-    row = find(options, bundle) or trained(options, bundle, (field, general), out)
+    ledger = Ledger(f"long_domain_{options.language}", home, **identity(options, bundle))
+    row = ledger.find() or trained(ledger, options, bundle, (field, general))
     summarise(row)
 
 
@@ -107,15 +110,15 @@ def prepared(path: Path, bundle: Path) -> Path:
 
 
 def trained(
-    options: argparse.Namespace, bundle: Path, shards: tuple[Path, Path], out: Path
-) -> dict[str, Any]:
+    ledger: Ledger, options: argparse.Namespace, bundle: Path, shards: tuple[Path, Path]
+) -> Row:
     """Go on from the bundle on the field's text, and write down what it did to both texts."""
     field, general = shards
     made = clozeworks.pretrain(
         clozeworks.PretrainRecipe(
             task="mlm",
             data=field,
-            out=out / "run",
+            out=ledger.path.parent / "domain" / "run",
             model=bundle,
             max_length=LENGTH,
             judge_on={"general": general},
@@ -129,29 +132,17 @@ def trained(
         for name, key in (("field", "mlm"), ("general", "general/mlm"))
         for when, judged in (("before", made.before), ("after", made.held_out))
     }
-    row = {**identity(options, bundle), "cost": made.cost, "unigram": made.unigram, **losses}
-    RESULTS.mkdir(exist_ok=True)
-    with path_of(options.language).open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(row) + "\n")
-    return row
+    ledger.add({"cost": made.cost, "unigram": made.unigram, **losses})
+    return ledger.rows()[-1]
 
 
-def identity(options: argparse.Namespace, bundle: Path) -> dict[str, Any]:
+def identity(options: argparse.Namespace, bundle: Path) -> Row:
+    """What tells one result from another."""
     given = {"language": options.language, "minutes": options.minutes, "lr": options.lr}
-    return {**given, "documents": options.documents, "bundle": str(bundle)}
+    return {**given, "documents": options.documents, "model": weights_of(bundle)}
 
 
-def path_of(language: str) -> Path:
-    return RESULTS / f"long_domain_{language}.jsonl"
-
-
-def find(options: argparse.Namespace, bundle: Path) -> dict[str, Any] | None:
-    path, key = path_of(options.language), identity(options, bundle)
-    lines = path.read_text("utf-8").splitlines() if path.exists() else []
-    return next((r for r in map(json.loads, lines) if key.items() <= r.items()), None)
-
-
-def summarise(row: dict[str, Any]) -> None:
+def summarise(row: Row) -> None:
     """The table, and one line at the end."""
     print(
         f"held-out masked tokens, nats; guessing by frequency {row['unigram']:.3f}; {row['cost']}"

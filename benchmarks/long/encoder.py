@@ -13,6 +13,7 @@ runs/encoder/clozeworks-mini.
 
 import argparse
 import json
+import math
 import shutil
 import signal
 import sys
@@ -25,13 +26,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from clozeworks.core.bundle import CARD
 from clozeworks.core.config import read_toml, validated
 from clozeworks.core.files import write_folder
 from clozeworks.data.prepare import PrepareSettings
 from clozeworks.interop.tensors import read_tensors, write_tensors
 from clozeworks.text.train import TokenizerSettings
-from corpora import DATA, prepared
-from harness.measure import started
+from corpora import prepared
+from harness.measure import DATA, started
 from ledger import Ledger, Row
 from phases import Phase, longer
 from phases import pretrained as one_phase
@@ -42,11 +44,11 @@ OWN = {"tokens", "legs", "share", "train"}
 
 
 class Encoder:
-    """The recipe, the folder its runs are in, and what is known of them."""
+    """The recipe, the folder its runs are in, what is known of them, and the sitting's end."""
 
-    def __init__(self, recipe: Mapping[str, Any], out: Path) -> None:
-        self.recipe, self.out = recipe, out
-        self.ledger = Ledger("long_encoder")
+    def __init__(self, recipe: Mapping[str, Any], out: Path, until: float = math.inf) -> None:
+        self.recipe, self.out, self.until = recipe, out, until
+        self.ledger = Ledger("long_encoder", out)
         self.shards = out / "shards"
 
     def prepare(self) -> None:
@@ -69,15 +71,19 @@ class Encoder:
         of the text, and a leg must not read the beginning of it once more.
         """
         out = self.out / name
-        if self.ledger.find(kind="run", name=name, tokens=tokens) and (out / "bundle").exists():
-            return out / "bundle"
         phase, positions = phase_of(self.recipe, kind, seed)
+        key: Row = {"kind": "run", "name": name, "tokens": tokens}
+        key |= {"recipe": {**phase.recipe}, "train": {**phase.train}}
+        if self.ledger.find(**key) and (out / "bundle").exists():
+            return out / "bundle"
+        if time.monotonic() > self.until:  # a run in its last step does not heed the alarm
+            raise KeyboardInterrupt
         if model is not None and positions_of(model) < positions:
             model = longer(model, positions, self.out / f"{name}-start")
         run = {"data": self.shards, "out": out, "model": model}
         made = one_phase(phase, run, f"{tokens} tokens")
         found: Row = {"cost": made.cost, "unigram": made.unigram, "held_out": made.held_out}
-        self.ledger.add({"kind": "run", "name": name, "tokens": tokens, **found})
+        self.ledger.add({**key, **found})
         return made.bundle
 
 
@@ -104,13 +110,15 @@ def positions_of(bundle: Path) -> int:
 
 
 def ship(bundle: Path, out: Path) -> int:
-    """Write the model in bf16; returns the bytes of its folder."""
+    """Write the model in bf16, its origin without the place of its runs; returns the bytes."""
     with write_folder(out, replace=True) as aside:
         shutil.copytree(bundle, aside, dirs_exist_ok=True)
         weights = aside / "model.safetensors"
         state = {name: tensor.to(torch.bfloat16) for name, tensor in read_tensors(weights).items()}
         weights.unlink()
         write_tensors(weights, state)
+        card = (aside / CARD).read_text("utf-8").replace(f"{bundle.parents[1]}/", "")
+        (aside / CARD).write_text(card, "utf-8")
         config = json.loads((aside / "config.json").read_text("utf-8"))
         config["dtype"] = "bfloat16"
         (aside / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
@@ -126,7 +134,8 @@ def stop_after(minutes: float | None) -> None:
 
 def main(options: argparse.Namespace) -> None:
     recipe = read_toml(options.recipe)
-    encoder = Encoder(recipe, options.out)
+    minutes = math.inf if options.minutes is None else options.minutes
+    encoder = Encoder(recipe, options.out, time.monotonic() + 60 * minutes)
     stop_after(options.minutes)
     began, date = time.monotonic(), time.strftime("%Y-%m-%d %H:%M %Z")
     try:
@@ -139,7 +148,7 @@ def main(options: argparse.Namespace) -> None:
         told = hours(encoder.ledger)
         print(f"this sitting: {minutes:.1f} minutes; all of them: {told:.2f} hours", flush=True)
     size = ship(bundle, options.out / "clozeworks-mini")
-    summarise(encoder.ledger, bundle.parent.name, size)
+    summarise(encoder.ledger, options.legs or recipe["trunk"]["legs"], size)
 
 
 def hours(ledger: Ledger) -> float:
@@ -147,16 +156,22 @@ def hours(ledger: Ledger) -> float:
     return sum(row["minutes"] for row in ledger.rows(kind="sitting")) / 60
 
 
-def summarise(ledger: Ledger, last: str, size: int) -> None:
+def curve(ledger: Ledger, legs: int) -> list[Row]:
+    """The runs that the model of so many legs came through, and none beside them."""
+    names = ("short", *(f"leg-{number}" for number in range(1, legs + 1)), f"cooldown-{legs}")
+    return [ledger.rows(kind="run", name=name)[-1] for name in names]
+
+
+def summarise(ledger: Ledger, legs: int, size: int) -> None:
     """The curve, and one line at the end."""
-    for row in ledger.rows(kind="run"):
+    runs = curve(ledger, legs)
+    for row in runs:
         losses = ", ".join(f"{name} {value:.4f}" for name, value in row["held_out"].items())
         print(f"{row['name']:<12} {losses}  ({row['cost']})")
-    row = ledger.rows(kind="run", name=last)[-1]
-    held = row["held_out"]
+    held = runs[-1]["held_out"]
     print(
         f"long_encoder: hours={hours(ledger):.2f} mlm={held['mlm']:.4f} "
-        f"below_unigram={row['unigram'] - held['mlm']:.3f} "
+        f"below_unigram={runs[-1]['unigram'] - held['mlm']:.3f} "
         f"nsp_accuracy={held['nsp_accuracy']:.4f} megabytes={size / 1e6:.1f}"
     )
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from statistics import mean
 from typing import Any
 
-from beside import Contest, fine_tuned
+from beside import WHATEVER_THE_MODEL, Contest, fine_tuned
 from corpora import Numbers
-from ledger import Ledger, Row, spread
+from ledger import Ledger, Row, spread, weights_of
 from trials import Trial
 
 OURS = "ours"
@@ -18,7 +18,7 @@ def judged(
 ) -> None:
     """Every seed of ours, then of what stands beside it; what is known already is left alone.
 
-    `only`: these of the seeds.
+    `only`: these of the seeds. Results of another model, or of other settings, are other results.
     """
     name, trial = named
     for contender, measure, seeds in (
@@ -26,15 +26,21 @@ def judged(
         *((beside.__name__, beside, once) for beside, once in trial.beside.items()),
     ):
         for seed in seeds:
-            key = {"trial": name, "contender": contender, "seed": seed}
+            key = {"contender": contender, "seed": seed, **identity(name, contest, contender)}
             if (only and seed not in only) or ledger.find(**key) is not None:
                 continue
             print(f"{name}: {contender}, seed {seed}", flush=True)
             began = time.monotonic()
             numbers = measure(contest, seed)
             minutes = (time.monotonic() - began) / 60
-            told: Row = {"settings": contest.settings, "train": dict(contest.train)}
-            ledger.add({**key, "numbers": numbers, "minutes": minutes, **told})
+            ledger.add({**key, "numbers": numbers, "minutes": minutes})
+
+
+def identity(name: str, contest: Contest, contender: str) -> Row:
+    """The part of a row's key that says what was tried; what stands beside may differ in it."""
+    model = None if contender in WHATEVER_THE_MODEL else weights_of(contest.model)
+    told = {"settings": dict(contest.settings), "train": dict(contest.train)}
+    return {"trial": name, "model": model, **told}
 
 
 def ours(contest: Contest, seed: int) -> Numbers:
@@ -42,20 +48,22 @@ def ours(contest: Contest, seed: int) -> Numbers:
     return fine_tuned(contest, {**contest.train, "seed": seed}, {}, {})
 
 
-def summarise(ledger: Ledger, trials: Mapping[str, Trial]) -> None:
+def summarise(ledger: Ledger, tried: Mapping[str, tuple[Trial, Contest]]) -> None:
     """The table, and one line at the end: each trial's number."""
     parts = []
-    for name, trial in trials.items():
+    for name, (trial, contest) in tried.items():
         found: dict[str, list[Numbers]] = {}
-        for row in ledger.rows(trial=name):
-            found.setdefault(row["contender"], []).append(row["numbers"])
+        for contender in (OURS, *(beside.__name__ for beside in trial.beside)):
+            rows = ledger.rows(contender=contender, **identity(name, contest, contender))
+            if rows:
+                found[contender] = [row["numbers"] for row in rows]
         for contender, numbers in found.items():
             told = [shown(number, numbers, trial.scale) for number in trial.shown]
             print(f"{name:<12} {contender:<14} " + "  ".join(filter(None, told)))
         if OURS in found:
             values = [trial.scale * numbers[trial.number] for numbers in found[OURS]]
             parts.append(f"{name.replace('-', '_')}={mean(values):.2f}")
-    print(f"{ledger.path.stem}: " + " ".join(parts))
+    print(f"{ledger.name}: " + " ".join(parts))
 
 
 def shown(number: str, found: list[Numbers], scale: float) -> str:

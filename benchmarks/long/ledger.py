@@ -1,9 +1,14 @@
 """What a long run has found so far: a file of results, one JSON object a line, added to at once."""
 
 import json
+import shutil
+import time
 from pathlib import Path
 from statistics import stdev
 from typing import Any
+
+from clozeworks.core.files import digest
+from harness.measure import code_version
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -11,25 +16,39 @@ Row = dict[str, Any]
 
 
 class Ledger:
-    """benchmarks/results/NAME.jsonl."""
+    """NAME.jsonl in the folder of the runs it tells of, copied to benchmarks/results.
 
-    def __init__(self, name: str) -> None:
-        self.path = RESULTS / f"{name}.jsonl"
+    What is in that folder alone is taken for done: figures of somebody else's runs never are. Rows
+    have the values in `common`; those with others are passed over.
+    """
+
+    def __init__(self, name: str, home: Path, **common: Any) -> None:
+        self.name, self.common = name, common
+        self.path = home / f"{name}.jsonl"
 
     def add(self, row: Row) -> None:
-        """Write a row."""
-        RESULTS.mkdir(exist_ok=True)
+        """Write a row, and of which code it is."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        known = {"code": code_version(), "date": time.strftime("%Y-%m-%d %H:%M %Z")}
         with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row) + "\n")
+            stream.write(json.dumps({**self.common, **row, **known}) + "\n")
+        RESULTS.mkdir(exist_ok=True)
+        shutil.copyfile(self.path, RESULTS / self.path.name)
 
     def rows(self, **key: Any) -> list[Row]:
         """The rows that have these values, in the order in which they were written."""
         lines = self.path.read_text("utf-8").splitlines() if self.path.exists() else []
-        return [row for row in map(json.loads, lines) if key.items() <= row.items()]
+        wanted: Row = json.loads(json.dumps({**self.common, **key}))
+        return [row for row in map(json.loads, lines) if wanted.items() <= row.items()]
 
     def find(self, **key: Any) -> Row | None:
         """The first of them, if there is one."""
         return next(iter(self.rows(**key)), None)
+
+
+def weights_of(model: Path) -> str:
+    """A short digest of a model's weights: results of another model are other results."""
+    return digest(*sorted(model.glob("*.safetensors")))[:12]
 
 
 def spread(values: list[float]) -> float:

@@ -9,21 +9,23 @@ of benchmarks/results/long_lstm_en.jsonl as soon as it is there; called again, i
 """
 
 import argparse
-import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import clozeworks
 from clozeworks.core.config import read_toml
 from clozeworks.core.files import read_lines, write_file
 from clozeworks.text.tokenizer import SPECIAL, Tokenizer
+from harness.measure import DATA
+from ledger import Ledger, spread, weights_of
 
 ROOT = Path(__file__).parents[2]
-DATA = Path(os.environ.get("CLOZEWORKS_DATA", "../shared/data"))
-RESULTS = ROOT / "benchmarks" / "results"
 
 
 def main() -> None:
@@ -34,6 +36,7 @@ def main() -> None:
     options = parser.parse_args()
     recipe = read_toml(ROOT / "recipes" / f"lstm_{options.language}.toml")
     out = options.out / options.language
+    ledger = Ledger(f"long_lstm_{options.language}", out)
     vectors = trained_vectors(DATA / recipe["corpus"], out / "vectors.txt", recipe["vectors"])
     model = out / "model"
     if not model.exists():
@@ -49,8 +52,8 @@ def main() -> None:
             print(f"{name}: {folder} is not there, left out")
             continue
         for seed in recipe["seeds"]:
-            judged(options.language, name, (folder, scratch, seed), recipe, out)
-    summarise(options.language)
+            judged(ledger, name, (folder, scratch, seed), recipe, out)
+    summarise(ledger)
 
 
 def trained_vectors(corpus: Path, path: Path, settings: dict[str, Any]) -> Path:
@@ -75,7 +78,7 @@ def trained_vectors(corpus: Path, path: Path, settings: dict[str, Any]) -> Path:
 
 
 def judged(
-    language: str,
+    ledger: Ledger,
     name: str,
     contender: tuple[Path, bool, int],
     recipe: dict[str, Any],
@@ -83,11 +86,11 @@ def judged(
 ) -> None:
     """Fine-tune one contender on one seed, evaluate, and write the row."""
     folder, scratch, seed = contender
-    key = {"contender": name, "seed": seed}
-    if any(key.items() <= row.items() for row in rows(language)):
-        return
     run = out / f"{name.replace(' ', '-')}-{seed}"
     own = recipe["bert" if name.startswith("BERT") else "lstm"]
+    key = {"contender": name, "seed": seed, "model": weights_of(folder), "train": own}
+    if ledger.find(**key) is not None:
+        return
     made = clozeworks.finetune(
         clozeworks.FinetuneRecipe(
             task="classify",
@@ -104,32 +107,19 @@ def judged(
             model=made.bundle, data=DATA / recipe["test"], out=run / "evaluation"
         )
     )
-    RESULTS.mkdir(exist_ok=True)
-    accuracy = found.evaluation.metrics.accuracy
-    with path_of(language).open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps({**key, "accuracy": accuracy, "cost": made.cost}) + "\n")
+    ledger.add({**key, "accuracy": found.evaluation.metrics.accuracy, "cost": made.cost})
 
 
-def path_of(language: str) -> Path:
-    return RESULTS / f"long_lstm_{language}.jsonl"
-
-
-def rows(language: str) -> list[dict[str, Any]]:
-    path = path_of(language)
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def summarise(language: str) -> None:
+def summarise(ledger: Ledger) -> None:
     """The table, and one line at the end."""
     scores: dict[str, list[float]] = {}
-    for row in rows(language):
+    for row in ledger.rows():
         scores.setdefault(row["contender"], []).append(row["accuracy"])
     parts = []
     for name, found in scores.items():
-        spread = stdev(found) if len(found) > 1 else 0.0
-        print(f"{name}: {mean(found):.4f} ± {spread:.4f} over {len(found)} seeds")
+        print(f"{name}: {mean(found):.4f} ± {spread(found):.4f} over {len(found)} seeds")
         parts.append(f"{name.lower().replace(' ', '_').replace('-', '_')}={mean(found):.4f}")
-    print(f"long_lstm_{language}: " + " ".join(parts))
+    print(f"{ledger.name}: " + " ".join(parts))
 
 
 if __name__ == "__main__":

@@ -27,12 +27,12 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from clozeworks.core.files import digest, write_file, write_folder  # noqa: E402
-from harness.measure import machine  # noqa: E402
-from prepare import DATA, PREPARE, resident  # noqa: E402
+from harness.measure import DATA, RESULTS, machine  # noqa: E402
+from prepare import PREPARE, resident  # noqa: E402
 
 CORPORA = ("wiki_en/wiki_en.txt.xz", "wiki_zh/wiki_zh.txt.xz")
 VOCABULARY = DATA / "vocab/bert-base-chinese-vocab.txt"
-RESULTS = ROOT / "benchmarks/results/long_prepare_gb.json"
+RESULT = RESULTS / "long_prepare_gb.json"
 MOST_MB = 1500
 """Memory that all processes together may take."""
 FILE_MB = 100
@@ -151,7 +151,7 @@ def conclude(rows: dict[str, dict[str, Any]], identical: bool, notes: dict[str, 
         text, seconds, peak = (row[key] for key in ("text_mb", "seconds", "peak_mb"))
         print(f"{name:<8} {text:,.0f} MB of text  {seconds:,.1f} s  {peak:,.0f} MB of memory")
     peak = max(row["peak_mb"] for row in rows.values())
-    with write_file(RESULTS) as stream:
+    with write_file(RESULT) as stream:
         stream.write(json.dumps({**notes, "rows": rows, "identical": identical}, indent=2) + "\n")
     print(
         f"long_prepare_gb: text_mb={rows['whole']['text_mb']:.0f} peak_mb={peak:.0f} "

@@ -6,18 +6,23 @@
 ours for a short budget, the two phases of long/wiki.py. Both (and in Chinese whole words beside
 single tokens) are judged by the held-out loss, SST-2 with 1,000 rows, MRPC and STS-B (by Spearman's
 correlation), or ChnSentiCorp with 1,000 rows and AFQMC, over three seeds. --ablations: best with
-one thing changed, by held-out loss alone; rtd, whose loss is another, by the labelled sets, seed 0.
+one thing changed, by held-out loss alone; rtd, whose loss is another, and no-nsp, which is rtd's
+like without its objective, by the labelled sets as well, seed 0. other-seed is best once more from
+other initial numbers and in another order: what differs by no more than that differs by chance.
 
-Where something else is at work on the machine, --rate says how many tokens a second it does when
-quiet: the minutes are then counted in tokens, as many for every recipe, and what each really took
-is in its row. Resumable at any point; each result is a line of
-benchmarks/results/long_recipes_en.jsonl as soon as it is there.
+Where something else will be at work on the machine, --measure first finds, while it is quiet, how
+many tokens a second every recipe does in each of its phases, in turns (about twenty minutes); from
+then on the minutes are counted in tokens, so that a recipe whose steps are dearer has fewer.
+Resumable at any point; each result is a line of benchmarks/results/long_recipes_en.jsonl as soon as
+it is there.
 """
 
 import argparse
+import hashlib
+import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -25,10 +30,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from clozeworks.text.train import TokenizerSettings
-from corpora import CORPORA, DATA, PAIR, Labelled, drawn, finetuned, prepared
-from harness.measure import started
+from corpora import CORPORA, PAIR, Labelled, drawn, finetuned, prepared
+from harness.measure import DATA, started
 from ledger import Ledger, Row, spread
-from phases import BATCH, LONG, TWO_PHASES, Budget, Phase, Phases, in_phases
+from phases import BATCH, LONG, TWO_PHASES, Budget, Phase, Phases, in_phases, measure, measured
 
 LABELLED = 1000
 SEEDS = (0, 1, 2)
@@ -78,15 +83,36 @@ def hiding(changes: Mapping[str, Any]) -> Phases:
     }
 
 
+def without_pairs() -> Phases:
+    """Our recipe without next sentences."""
+    longer = TWO_PHASES["pretrained"]
+    second = {**longer.recipe, "task": "mlm", "settings": longer.recipe["settings"]["mlm"]}
+    return {**TWO_PHASES, "pretrained": replace(longer, recipe=second)}
+
+
 def replacing() -> Phases:
-    """Our recipe with ELECTRA's objective in both phases; its classes hold no next sentences."""
-    short, longer = TWO_PHASES["short"], TWO_PHASES["pretrained"]
-    settings = longer.recipe["settings"]["mlm"]
-    second = {**longer.recipe, "task": "rtd", "settings": settings}
+    """The same with ELECTRA's objective, whose classes hold no next sentences; as wide as best."""
+    electra = {"family": "electra", "encoder": {"embedding_size": None}, "task": "rtd"}
     return {
-        "short": replace(short, recipe={**short.recipe, "family": "electra", "task": "rtd"}),
-        "pretrained": replace(longer, recipe=second),
+        name: replace(phase, recipe=_merged(phase.recipe, electra))
+        for name, phase in without_pairs().items()
     }
+
+
+def at_once() -> Phases:
+    """Our second phase alone, for the whole time."""
+    return {"pretrained": replace(TWO_PHASES["pretrained"], share=1.0)}
+
+
+def falling_late() -> Phases:
+    """Our recipe whose rate stays up longer in the second phase."""
+    longer = TWO_PHASES["pretrained"]
+    return {**TWO_PHASES, "pretrained": replace(longer, train={**longer.train, "schedule": "wsd"})}
+
+
+def _merged(recipe: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of both; of the encoder, too."""
+    return {**recipe, **more, "encoder": {**recipe.get("encoder", {}), **more["encoder"]}}
 
 
 MAIN: dict[str, dict[str, Trial]] = {
@@ -104,40 +130,52 @@ ABLATIONS: dict[str, Trial] = {
     "fixed-15": Trial(hiding({"rate": 0.15})),
     "half-step": Trial(trained_with({"batch": BATCH // 2})),
     "double-step": Trial(trained_with({"batch": 2 * BATCH})),
+    "one-phase": Trial(at_once()),
+    "no-nsp": Trial(without_pairs(), (0,)),
     "rtd": Trial(replacing(), (0,)),
-    "wsd": Trial(trained_with({"schedule": "wsd"})),
+    "wsd": Trial(falling_late()),
+    "other-seed": Trial(trained_with({"seed": 1})),
 }
 EVERY = MAIN["en"] | MAIN["zh"] | ABLATIONS
 
 
 def main(options: argparse.Namespace) -> None:
     language = options.language
-    ledger = Ledger(f"long_recipes_{language}")
     home = options.out / language
     shards = prepared([DATA / CORPORA[language]], home, TokenizerSettings(vocab_size=16_000))
-    sets = labelled_sets(language, home)
-    budget = Budget(options.minutes, options.rate)
     trials = MAIN[language] | (ABLATIONS if options.ablations else {})
     if options.only:
         trials = {name: EVERY[name] for name in options.only}
+    if options.measure:
+        measure({title(*named): named[1].phases for named in trials.items()}, shards, home)
+        return
+    known = measured(home)
+    sets = labelled_sets(language, home)
+    counted = bool(known)
+    if counted and (unknown := [n for n, t in trials.items() if title(n, t) not in known]):
+        sys.exit(f"rates of {', '.join(unknown)} are not measured; --measure them, too")
+    ledger = Ledger(f"long_recipes_{language}", home, minutes=options.minutes, counted=counted)
     for name, trial in trials.items():
-        out = home / "recipes" / title(budget) / name
+        called = title(name, trial)
+        budget = Budget(options.minutes, known.get(called))
+        out = home / "recipes" / f"{options.minutes:g}-minutes{'-counted' * counted}" / called
         bundle = pretrained(ledger, (name, trial), shards, out, budget)
         for seed in trial.seeds:
             for kind, labelled in sets.items():
-                judged(ledger, (name, kind, seed), bundle, labelled, out, budget)
-    summarise(language, ledger.rows(**identity(budget)))
+                judged(ledger, (identity(name, trial), kind, seed), bundle, labelled, out)
+    current = [identity(name, EVERY[name]) for name in EVERY]
+    summarise(language, [row for key in current for row in ledger.rows(**key)])
 
 
-def title(budget: Budget) -> str:
-    """A folder's name for a budget: runs of another one are other runs."""
-    at = "" if budget.rate is None else f"-at-{budget.rate:g}"
-    return f"{budget.minutes:g}-minutes{at}"
+def identity(name: str, trial: Trial) -> Row:
+    """The part of every row's key that says what was tried: of a changed recipe it is another."""
+    return {"recipe": name, "phases": {n: asdict(phase) for n, phase in trial.phases.items()}}
 
 
-def identity(budget: Budget) -> Row:
-    """The part of every row's key that says how long its recipe was trained."""
-    return {"minutes": budget.minutes, "rate": budget.rate}
+def title(name: str, trial: Trial) -> str:
+    """A name that another recipe under the same one does not have: of folders, and of rates."""
+    told = json.dumps(identity(name, trial), sort_keys=True)
+    return f"{name}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
 
 
 def labelled_sets(language: str, home: Path) -> dict[str, Labelled]:
@@ -166,26 +204,26 @@ def pretrained(
 ) -> Path:
     """The model of a recipe; its losses are written down."""
     name, trial = named
-    key = {"kind": "pretrain", "recipe": name, **identity(budget)}
+    key = {"kind": "pretrain", **identity(name, trial)}
     if ledger.find(**key) is None:
         made = in_phases(trial.phases, shards, out, budget)
         last = list(made.values())[-1]
         costs = {"costs": {phase: one.cost for phase, one in made.items()}}
+        costs |= {"rate": budget.rate}
         ledger.add({**key, **costs, "unigram": last.unigram, "held_out": last.held_out})
     return out / list(trial.phases)[-1] / "bundle"
 
 
 def judged(
     ledger: Ledger,
-    which: tuple[str, str, int],
+    which: tuple[Row, str, int],
     bundle: Path,
     labelled: Labelled,
     out: Path,
-    budget: Budget,
 ) -> None:
     """Fine-tune the model of a recipe on a labelled set with one seed."""
-    name, kind, seed = which
-    key = {"kind": kind, "recipe": name, "seed": seed, **identity(budget)}
+    recipe, kind, seed = which
+    key = {"kind": kind, **recipe, "seed": seed}
     if ledger.find(**key) is not None:
         return
     found = finetuned(bundle, labelled, out / f"{kind}-{seed}", seed)
@@ -235,7 +273,7 @@ if __name__ == "__main__":
     flags = argparse.ArgumentParser(description=__doc__)
     flags.add_argument("language", choices=CORPORA)
     flags.add_argument("--minutes", type=float, default=20)
-    flags.add_argument("--rate", type=float, help="tokens a second of the quiet machine")
+    flags.add_argument("--measure", action="store_true", help="the recipes' rates, and stop")
     flags.add_argument("--ablations", action="store_true", help="one change at a time as well")
     flags.add_argument("--only", nargs="+", choices=EVERY, help="these recipes instead")
     flags.add_argument("--out", type=Path, default=Path("runs/long"))

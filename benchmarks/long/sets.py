@@ -9,7 +9,8 @@ from typing import Any
 
 from clozeworks.core.files import write_file
 from clozeworks.data.sources.base import open_source
-from corpora import DATA, PAIR
+from corpora import PAIR
+from harness.measure import DATA
 
 Row = dict[str, Any]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from beside import Contest, minilm
-from harness.measure import started
+from harness.measure import need, started
 from judging import judged, summarise
 from ledger import Ledger
 from trials import TRIALS
@@ -28,8 +28,10 @@ def main(options: argparse.Namespace) -> None:
         for name, trial in TRIALS.items():
             print(f"{name:<14} {trial.task:<10} {trial.number:<18} {trial.wanted or ''}")
         return
-    ledger, chosen = Ledger("long_tasks"), options.only or list(TRIALS)
-    for name in chosen:
+    need("transformers", "accelerate")
+    ledger = Ledger("long_tasks", options.out)
+    tried = {}
+    for name in options.only or TRIALS:
         trial = TRIALS[name]
         model = minilm() if trial.english else options.chinese
         if not model.exists():
@@ -38,8 +40,9 @@ def main(options: argparse.Namespace) -> None:
         out = options.out / name
         settings = dict(trial.settings)
         contest = Contest(trial.task, trial.sets(out), model, settings, trial.train, out)
+        tried[name] = trial, contest
         judged(ledger, (name, trial), contest, options.seeds)
-    summarise(ledger, {name: TRIALS[name] for name in chosen})
+    summarise(ledger, tried)
 
 
 if __name__ == "__main__":

@@ -50,14 +50,21 @@ def trainer_tag(contest: Contest, seed: int) -> Numbers:
     model = AutoModelForTokenClassification.from_pretrained(contest.model, num_labels=len(labels))
     learned = [encoded(row) for row in train]
     trainer = trained(model, learned, DataCollatorForTokenClassification(tokenizer), contest, seed)
-    asked = [encoded(row) for row in test]
-    logits = trainer.predict(asked).predictions
-    given = []
-    for row, features, scores in zip(test, asked, logits, strict=True):
-        first = [i for i, label in enumerate(features["labels"]) if label != IGNORED]
-        tags = [labels[k] for k in scores[first].argmax(-1)]
-        given.append(spans_of(tags + ["O"] * (len(row["tokens"]) - len(tags))))
+    given = [tagged(trainer, tokenizer, row, labels) for row in test]
     return numbers_of(tag_metrics([spans_of(row["tags"]) for row in test], given))
+
+
+def tagged(trainer: Trainer, tokenizer: Any, row: Row, labels: Sequence[str]) -> list[Any]:
+    """The entities of a row, each word's tag by its first piece; a word without one has none."""
+    how = {"is_split_into_words": True, "truncation": True, "max_length": 128}
+    found = tokenizer(row["tokens"], return_tensors="pt", **how)
+    with torch.inference_mode():
+        best = trainer.model.eval()(**found).logits[0].argmax(-1).tolist()
+    tags, words = ["O"] * len(row["tokens"]), found.word_ids()
+    for place, word in enumerate(words):
+        if word is not None and word != words[place - 1]:
+            tags[word] = labels[best[place]]
+    return spans_of(tags)
 
 
 def trainer_qa(contest: Contest, seed: int) -> Numbers:

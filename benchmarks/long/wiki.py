@@ -4,8 +4,8 @@ It also shows whether next sentences are learned: the second phase is more than 
 
     python benchmarks/long/wiki.py en          (or zh; --minutes 30, --out runs/long)
 
-Where something else is at work on the machine, --rate says how many tokens a second it does when
-quiet (`benchmarks/pretrain.py` measures it): the minutes are then counted in tokens.
+Where something else will be at work on the machine, --measure first finds, while it is quiet, how
+many tokens a second each phase does; from then on the minutes are counted in tokens.
 
 Resumable at any point: each stage keeps what it made, and each result is a line of
 benchmarks/results/long_wiki_en.jsonl as soon as it is there.
@@ -13,21 +13,27 @@ benchmarks/results/long_wiki_en.jsonl as soon as it is there.
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 from statistics import mean
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from clozeworks.data.read import read_examples
 from clozeworks.evaluation.baseline import Baseline
 from clozeworks.evaluation.classify import judge
 from clozeworks.tasks.classify import ClassifyExample
 from clozeworks.text.train import TokenizerSettings
-from corpora import CORPORA, DATA, Labelled, drawn, finetuned, prepared
+from corpora import CORPORA, Labelled, drawn, finetuned, prepared
+from harness.measure import DATA
 from ledger import Ledger, spread
-from phases import TWO_PHASES, Budget, in_phases
+from phases import TWO_PHASES, Budget, in_phases, measure, measured
 
 LANGUAGES = {"en": ("sst2", "dev"), "zh": ("chnsenticorp", "test")}
 """Labelled set, and the part of it that is judged on."""
+OURS = "best"
+"""What long/recipes.py calls this recipe."""
 LABELLED = 1000
 SEEDS = {LABELLED: (0, 1, 2), None: (0,)}
 """Of the runs with few labels and with all; long/lstm.py has more seeds of the latter."""
@@ -37,13 +43,20 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("language", choices=LANGUAGES)
     parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--rate", type=float, help="tokens a second of the quiet machine")
+    parser.add_argument("--measure", action="store_true", help="the phases' rates, and stop")
     parser.add_argument("--out", type=Path, default=Path("runs/long"))
     options = parser.parse_args()
-    ledger = Ledger(f"long_wiki_{options.language}")
     folder, judged = LANGUAGES[options.language]
     out = options.out / options.language
-    bundle = pretrained(ledger, out, options)
+    corpus = DATA / CORPORA[options.language]
+    shards = prepared([corpus], out, TokenizerSettings(vocab_size=16_000))
+    if options.measure:
+        measure({OURS: TWO_PHASES}, shards, out)
+        return
+    budget = Budget(options.minutes, measured(out).get(OURS))
+    counted = budget.rate is not None
+    ledger = Ledger(f"long_wiki_{options.language}", out, minutes=budget.minutes, counted=counted)
+    bundle = pretrained(ledger, shards, out, budget)
     data = rows(DATA / folder, out, judged)
     for size, seeds in SEEDS.items():
         baseline(ledger, data, size)
@@ -53,19 +66,15 @@ def main() -> None:
     summarise(options.language, ledger)
 
 
-def pretrained(ledger: Ledger, out: Path, options: argparse.Namespace) -> Path:
-    corpus = DATA / CORPORA[options.language]
-    shards = prepared([corpus], out, TokenizerSettings(vocab_size=16_000))
+def pretrained(ledger: Ledger, shards: Path, out: Path, budget: Budget) -> Path:
     if ledger.find(kind="pretrain") is not None:
         return out / "pretrained" / "bundle"
-    budget = Budget(options.minutes, options.rate)
     short, made = in_phases(TWO_PHASES, shards, out, budget).values()
-    values = {"minutes": options.minutes, "rate": options.rate}
-    values |= {"short": short.cost, "long": made.cost, "short_held_out": short.held_out}
+    values = {"short": short.cost, "long": made.cost, "short_held_out": short.held_out}
     losses = {"unigram": made.unigram, "held_out": made.held_out["mlm"]}
     pairs = {"nsp": made.held_out["nsp"], "nsp_accuracy": made.held_out["nsp_accuracy"]}
     pairs |= {"label_share": made.label_share, "rising": rising(out / "pretrained")}
-    ledger.add({"kind": "pretrain", **values, **losses, **pairs})
+    ledger.add({"kind": "pretrain", "rate": budget.rate, **values, **losses, **pairs})
     return made.bundle
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Optional
+from typing import Annotated, Any, NamedTuple, Optional, get_origin
 
 import tyro
 from pydantic import BaseModel, Field, create_model
@@ -150,7 +150,10 @@ def _recipe(name: str, verb: Verb, kind: type[Settings], argv: list[str]) -> Set
             description=verb.help[0].upper() + verb.help[1:] + ".",
             config=(tyro.conf.FlagCreatePairsOff,),
         )
-    return validated(kind, {**values, **_gathered(kind, parsed)}, prog)
+    given = _gathered(kind, parsed)
+    both = {n for n, value in given.items() if isinstance(value, dict)} & values.keys()
+    tables = {name: {**values[name], **given[name]} for name in both}
+    return validated(kind, {**values, **given, **tables}, prog)
 
 
 @contextmanager
@@ -246,7 +249,7 @@ def _flags(verb: Verb, kind: type[Settings], task: str | None, values: Mapping[s
         if isinstance(default, BaseModel):
             annotation = _unchecked(type(default))
             default = annotation(**default.model_dump())
-        if name in values:
+        if name in values and get_origin(annotation) is not dict:  # those are merged at the end
             default = _merged(annotation, default, values[name])
         if name == "encoder":
             continue
@@ -280,8 +283,6 @@ def _merged(annotation: Any, default: Any, value: Any) -> Any:
         return validated(type(default), {**default.model_dump(), **value}, "the recipe")
     if annotation == list[Path]:
         return [Path(item) for item in value]
-    if annotation == dict[str, Path]:
-        return {name: Path(item) for name, item in value.items()}
     return Path(value) if annotation in (Path, Path | None) else value
 
 
@@ -319,8 +320,9 @@ def _gathered(kind: type[Settings], parsed: BaseModel) -> dict[str, Any]:
     given = {name: getattr(parsed, name) for name in type(parsed).model_fields}
     columns = {n: v for n, v in given.items() if n not in kind.model_fields and v is not None}
     own = {n: v for n, v in given.items() if n in kind.model_fields}
+    # settings of a task that are not given are the model's; of others, None may be a choice
     plain = {
-        n: v.model_dump(exclude_none=True) if isinstance(v, BaseModel) else v
+        n: v.model_dump(exclude_none=n == "settings") if isinstance(v, BaseModel) else v
         for n, v in own.items()
     }
     return {**plain, "columns": columns} if "columns" in kind.model_fields else plain

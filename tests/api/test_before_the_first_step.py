@@ -53,7 +53,9 @@ def test_fine_tuning_knows_its_numbers_too(wish, desk, tmp_path):
     train = {"duration": "2 steps", "keep_best": wish}
     model = api.pretrain(recipe_of(desk, tmp_path / "model")).bundle
     given = {"task": "classify", "data": desk / "rows.jsonl", "model": model}
-    with pytest.raises(UserError, match=rf"keep_best '{wish}' is not known .*choices: accuracy\)"):
+    with pytest.raises(
+        UserError, match=rf"keep_best '{wish}' is not known .*choices: accuracy, macro_f1\)"
+    ):
         api.finetune(
             api.FinetuneRecipe.model_validate({**given, "out": tmp_path / "run", "train": train})
         )

@@ -60,3 +60,6 @@ def test_what_cannot_be_planned_is_refused(recipe, tmp_path):
     strange.write_text(recipe.read_text("utf-8").replace("max_length", "max_lenght"), "utf-8")
     with pytest.raises(UserError, match=r"strange.toml.*max_lenght.*max_length"):
         api.plan(api.PlanRecipe(run=strange))
+    strange.write_text(recipe.read_text("utf-8") + '\nkeep_best = "nonsense"\n', "utf-8")
+    with pytest.raises(UserError, match="keep_best"):
+        api.plan(api.PlanRecipe(run=strange))

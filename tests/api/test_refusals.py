@@ -1,6 +1,7 @@
 """What must not pass in silence: models, recipes and rows that cannot mean what they seem to."""
 
 import csv
+import io
 import json
 
 import pytest
@@ -9,7 +10,9 @@ from safetensors.torch import load_file, save_file
 
 import clozeworks
 from clozeworks import cli
-from clozeworks.core.bundle import CARD, Card, open_bundle
+from clozeworks.api import model
+from clozeworks.core import log
+from clozeworks.core.bundle import CARD, Card, Provenance, open_bundle
 from clozeworks.core.errors import UserError
 from clozeworks.inference.engine import Engine
 from clozeworks.interop.huggingface import write_bundle
@@ -116,7 +119,7 @@ def test_right_answers_that_are_not_there(bundle, tmp_path, capsys, monkeypatch)
     assert "has no column 'label'" in error and "--label COLUMN" in error
     data = rows(tmp_path, {"text": "late", "label": LABELS[0]}, {"text": "late", "label": None})
     error = refused(capsys, monkeypatch, "evaluate", bundle, data)
-    assert "row 2: no label; label it, or remove the row" in error
+    assert "row 2: no label: fill it in, or remove the row" in error
 
 
 def test_columns_of_a_card_that_are_no_names(bundle, tmp_path, capsys, monkeypatch):
@@ -222,3 +225,115 @@ def test_a_task_under_the_wrong_verb(tmp_path, capsys, monkeypatch):
     assert "clozeworks finetune" in error
     error = refused(capsys, monkeypatch, "finetune", "mlm", tmp_path, "--out", "x")
     assert "clozeworks pretrain" in error
+
+
+def test_whatever_a_row_holds_comes_out_as_it_went_in(bundle, tmp_path):
+    """Other columns, too: line ends, half characters, what no number is."""
+    given = [{"text": "late", "id": "a\rb\nc", "n": 1}, {"text": "lost", "id": 'x"y', "n": 2}]
+    data = rows(tmp_path, *given)
+    for name, delimiter in (("o.csv", ","), ("o.tsv", "\t")):
+        cli.main(["predict", str(bundle), str(data), "--out", str(tmp_path / name)])
+        text = (tmp_path / name).read_bytes().decode()
+        found = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
+        assert [row["id"] for row in found] == [row["id"] for row in given]
+    odd = rows(tmp_path, {"text": "late", "id": "\ud83d"})
+    out = tmp_path / "o.jsonl"
+    cli.main(["predict", str(bundle), str(odd), "--out", str(out)])
+    assert json.loads(out.read_text("utf-8"))["id"] == "\ud83d"
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"text": "late", "id": "\ud83d"}, "row 2: 'id' holds a lone surrogate"),
+        ({"text": "late", "id": "a\0"}, "row 2: 'id' holds a NUL"),
+        ({"text": "late", "prediction_label": "x"}, "row 2: the file has a column 'prediction_"),
+    ],
+)
+def test_what_a_table_cannot_hold_is_named(row, message, bundle, tmp_path, capsys, monkeypatch):
+    data, out = rows(tmp_path, {"text": "lost", "id": "1"}, row), tmp_path / "o.csv"
+    error = refused(capsys, monkeypatch, "predict", bundle, data, "--out", out)
+    assert message in error and not out.exists()
+
+
+def test_remembered_columns_count_wherever_they_come_first(tmp_path):
+    task = make_task("classify")
+    card = Card(
+        task="classify",
+        labels=LABELS,
+        tokenizer=TOKENIZER.hash,
+        provenance=Provenance(recipe={"columns": {"text": "q1", "text_pair": "q2"}}),
+    )
+    bundle = write_bundle(tmp_path / "bundle", make_model(task), TOKENIZER, card)
+    pair = {"q1": "late", "q2": "my parcel is lost"}
+    found = {}
+    for name, first in (("without", {"q1": "late"}), ("with", {"q1": "late", "q2": None})):
+        out = tmp_path / f"{name}.jsonl"
+        data = rows(tmp_path, first, pair)
+        cli.main(["predict", str(bundle), str(data), "--out", str(out), "--scores"])
+        lines = out.read_text("utf-8").splitlines()
+        found[name] = [json.loads(line)["prediction"]["scores"] for line in lines]
+    assert found["with"] == found["without"] and found["with"][0] != found["with"][1]
+    data = rows(tmp_path, {"text": "late", "text_pair": "my parcel is lost"})
+    out = tmp_path / "own.jsonl"
+    cli.main(["predict", str(bundle), str(data), "--out", str(out), "--scores"])
+    (line,) = out.read_text("utf-8").splitlines()
+    assert json.loads(line)["prediction"]["scores"] == found["with"][1]
+    more = clozeworks.extend(
+        clozeworks.ExtendRecipe(model=bundle, out=tmp_path / "more", positions=200)
+    )
+    assert open_bundle(more.out).card.provenance.recipe["columns"]["text"] == "q1"
+
+
+def test_flags_go_before_a_recipes_tables_key_by_key(tmp_path, monkeypatch):
+    taken = []
+    monkeypatch.setattr(clozeworks, "pretrain", taken.append, raising=False)
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(
+        'task = "mlm+nsp"\ndata = "shards"\nout = "run"\n[weights]\nmlm = 2.0\nnsp = 1.0\n'
+        "[train]\ndropout = 0.3\n"
+    )
+    cli.main(
+        ["pretrain", "--recipe", str(recipe), "--weights", "mlm", "3", "--train.dropout", "None"]
+    )
+    assert taken[0].weights == {"mlm": 3.0, "nsp": 1.0}
+    assert taken[0].train.dropout is None
+
+
+def test_what_a_judgement_did_not_read_is_said(bundle, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(model, "say", said.append)
+    data = rows(tmp_path, {"text": "late " * 400, "label": LABELS[0]})
+    cli.main(["evaluate", str(bundle), str(data), "--out", str(tmp_path / "report")])
+    assert said == ["1 row is longer than --max-length allows: 274 tokens were not read"]
+    page, found = (
+        (tmp_path / f"report/report.{form}").read_text("utf-8") for form in ("html", "json")
+    )
+    assert "1 of 1 rows were not read in full: 274 tokens" in page
+    assert json.loads(found)["unread"] == {"rows": 1, "tokens": 274}
+
+
+def test_reports_lie_beside_the_model_however_it_is_named(bundle, tmp_path, monkeypatch):
+    given = {"text": "late", "label": LABELS[0]}
+    for name in ("dev.2023.jsonl", "dev.2024.jsonl"):
+        rows(tmp_path, given).rename(tmp_path / name)
+        monkeypatch.chdir(bundle)
+        cli.main(["evaluate", ".", str(tmp_path / name)])
+    made = {path.name for path in tmp_path.iterdir() if path.name.startswith("evaluation")}
+    assert made == {"evaluation-dev.2023", "evaluation-dev.2024"}
+
+
+@pytest.mark.parametrize("labels", [{"1": "a", "2": "b", "3": "c"}, {"0": "a", "1": "a", "2": "c"}])
+def test_labels_that_shift_or_fall_together(labels, bundle, tmp_path, capsys, monkeypatch):
+    config = json.loads((bundle / "config.json").read_text("utf-8"))
+    (bundle / "config.json").write_text(json.dumps({**config, "id2label": labels}), "utf-8")
+    (bundle / CARD).unlink()
+    data = rows(tmp_path, {"text": "late"})
+    error = refused(capsys, monkeypatch, "predict", bundle, data, "--out", tmp_path / "o.jsonl")
+    assert "id2label" in error
+
+
+def test_colons_in_what_is_said_stay_colons(capsys, monkeypatch):
+    monkeypatch.setattr(log, "_quiet", False)
+    log.say("data:100:x :smile:")
+    assert "data:100:x :smile:" in capsys.readouterr().err

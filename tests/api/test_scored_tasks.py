@@ -160,7 +160,7 @@ def test_pairs_without_a_relation_are_learned_from_too(parent, tmp_path, monkeyp
             "row 1: 'candidates' holds an empty text",
         ),
         ("choice", {"context": "x", "options": ["a", "b"]}, "has no column 'answer' for 'answer'"),
-        ("choice", {"context": "x", "options": ["a", "b"], "answer": None}, "row 1: no label"),
+        ("choice", {"context": "x", "options": ["a", "b"], "answer": None}, "row 1: no answer"),
         (
             "rerank",
             {"query": "x", "candidates": [], "relevant": []},

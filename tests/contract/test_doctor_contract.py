@@ -34,6 +34,11 @@ def test_it_looks_rows_over(name, tokenizer, tmp_path):
     assert (train.rows, train.empty) == (12, 0)
     assert train.lengths is not None and train.lengths.longest > 3
     assert found.lines()
+    writes = any(task.written(row) for row in make_examples(task, 12))
+    assert (train.targets is not None) == writes
+    if not writes:
+        with pytest.raises(UserError, match=f"target_length is for .* {task.name} does not"):
+            api.doctor(api.DoctorRecipe(data=data, task=task.name, target_length=20))
 
 
 def test_sentences_are_a_text(tokenizer, tmp_path):

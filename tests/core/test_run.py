@@ -11,7 +11,7 @@ from clozeworks.core.bundle import open_bundle, read_json
 from clozeworks.core.config import Settings, read_toml
 from clozeworks.core.errors import UserError
 from clozeworks.core.log import Meter, clock
-from clozeworks.core.run import Run, environment, versions
+from clozeworks.core.run import Run, alone_in, environment, versions
 
 
 class Inner(Settings):
@@ -131,11 +131,11 @@ def test_a_damaged_trace_is_no_hindrance(tmp_path):
 
 def test_two_at_once_are_kept_apart(tmp_path):
     run = start(tmp_path / "run")
-    with run.alone():
+    with alone_in(run.path):
         busy = pytest.raises(UserError, match=r"worked on by another process.*another --out")
-        with busy, start(tmp_path / "run").alone():
+        with busy, alone_in(start(tmp_path / "run").path):
             pass
-    with start(tmp_path / "run").alone():
+    with alone_in(start(tmp_path / "run").path):
         pass
 
 

@@ -183,6 +183,15 @@ def test_a_huge_word_does_not_swallow_its_sequence():
     assert hidden.keys() == {t for word in field.words for t in word} - set(huge)
 
 
+def test_beside_a_huge_word_short_ones_are_hidden_at_most_twice_as_often():
+    hidden = Counter()
+    for seed in range(400):
+        rows, _ = Field([([100, *[1] * 20], [])], (seed, 0)).choose("word", most_pieces=16)
+        hidden.update(rows.tolist())
+    share = sum(hidden.values()) / 400 / 20
+    assert share == pytest.approx(2 * 0.15, abs=0.03)
+
+
 def test_where_there_is_nothing_but_a_huge_word_its_pieces_stand_alone():
     hidden = Counter()
     for seed in range(300):

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from clozeworks.core.errors import UserError
 from clozeworks.core.log import silence
+from clozeworks.core.run import alone_in
 from clozeworks.data import documents as documents_module
 from clozeworks.data.documents import Documents, Seen
 from clozeworks.data.prepare import PrepareSettings, prepare
@@ -136,6 +137,7 @@ def test_a_document_without_end_is_divided_not_held(tmp_path, tokenizer, monkeyp
 
 KILLED = """
 import sys
+from clozeworks.core.run import alone_in
 from clozeworks.data.prepare import PrepareSettings, prepare
 from clozeworks.text.load import load_tokenizer
 prepare([sys.argv[1]], load_tokenizer(sys.argv[2]), sys.argv[3],
@@ -197,6 +199,14 @@ def test_a_finished_folder_is_returned_as_it_is(tmp_path, tokenizer):
 
 def other_reading(encoding):
     return SMALL.model_copy(update={"encoding": encoding, "format": "jsonl"})
+
+
+def test_two_at_once_are_kept_apart(tmp_path, tokenizer):
+    corpus, out = write_corpus(tmp_path / "c.txt"), tmp_path / "s"
+    out.mkdir()
+    with alone_in(out), pytest.raises(UserError, match="worked on by another process"):
+        prepare([corpus], tokenizer, out, SMALL)
+    assert prepare([corpus], tokenizer, out, SMALL).documents == len(CORPUS)
 
 
 def test_everything_that_differs_is_named(tmp_path, tokenizer):

@@ -94,7 +94,7 @@ def test_empty_rows_are_skipped_only_when_asked_and_counted(tmp_path, capsys, mo
     monkeypatch.setattr("clozeworks.data.read.say", said.append)
     path = written(tmp_path, {"text": "a"}, {"text": ""}, {"text": "b"}, {"text": " "})
     assert [e.text for e in read_examples(path, Pair, {}, empty="skip")] == ["a", "b"]
-    assert "2 rows with empty text left out (rows 2, 4)" in said[0]
+    assert "2 rows with empty text left out (2, 4)" in said[0]
     assert [e.text for e in read_examples(path, Pair, {}, empty="keep")] == ["a", "", "b", " "]
 
 
@@ -170,3 +170,16 @@ def test_text_that_looks_like_a_list_is_text_where_lists_can_be_written(tmp_path
     path.write_text(json.dumps({"text": "a", "label": text}) + "\n", "utf-8")
     (row,) = read_examples(path, ClassifyExample, {})
     assert row.label == text
+
+
+def test_an_empty_cell_of_a_workbook_holds_no_labels_as_that_of_a_table_does(tmp_path):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in (("text", "label"), ("a", "x|y"), ("b", None)):
+        book.active.append(row)
+    book.save(tmp_path / "r.xlsx")
+    (tmp_path / "r.csv").write_text("text,label\na,x|y\nb,\n", "utf-8")
+    one, other = (
+        list(read_examples(tmp_path / name, ClassifyExample, {})) for name in ("r.xlsx", "r.csv")
+    )
+    assert one == other and [row.label for row in one] == ["x|y", []]

@@ -5,6 +5,8 @@ import gzip
 import io
 import json
 import lzma
+import os
+import random
 import tracemalloc
 from pathlib import Path
 
@@ -123,12 +125,53 @@ def test_whatever_csv_writes_is_read(tmp_path_factory, cells, delimiter):
         ('"a ""quoted"" word"\t1', [['a "quoted" word', "1"]]),
         ('"a\ttab"\t1', [["a\ttab", "1"]]),
         ('1\t"the end', [["1", '"the end']]),
+        ('"he left\the said"', [['"he left', 'he said"']]),
     ],
 )
 def test_tabbed_quotes_are_quoting_only_where_they_pair(tmp_path, written, read):
     path = tmp_path / "t.tsv"
     path.write_text(f"a\tb\n{written}\n", "utf-8")
     assert [list(row.values()) for row in rows(path)] == read
+
+
+def test_every_record_of_a_table_is_a_row_but_blank_lines_and_what_trails(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text('text\nhello\n""\n\nworld\n""\n', "utf-8")
+    assert [row["text"] for row in rows(path)] == ["hello", "", "world", ""]
+    path.write_text("text,pair\n\nhello,a\n,\nworld,b\n,\n,\n", "utf-8")
+    assert [row["text"] for row in rows(path)] == ["hello", "", "world"]
+    path = tmp_path / "t.tsv"
+    path.write_text("text\tpair\nhello\ta\n\n\t\nworld\tb\n\t\n", "utf-8")
+    assert [row["text"] for row in rows(path)] == ["hello", "", "world"]
+
+
+def test_columns_without_a_name_are_kept_apart(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("text,,label,,z,,\nlate,A,B,C,D,,\n", "utf-8")
+    assert rows(path) == [{"text": "late", "": "A", "label": "B", "column 4": "C", "z": "D"}]
+
+
+def test_a_workbook_with_flipped_bits_is_refused_or_read(tmp_path):
+    table = [{"text": f"好 {i} " * 9, "label": i} for i in range(30)]
+    write_excel(tmp_path / "a.xlsx", table)
+    whole, chance = (tmp_path / "a.xlsx").read_bytes(), random.Random(0)
+    refused = 0
+    for _ in range(60):
+        damaged = bytearray(whole)
+        for _ in range(3):
+            damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
+        (tmp_path / "b.xlsx").write_bytes(damaged)
+        try:
+            rows(tmp_path / "b.xlsx")
+        except UserError:
+            refused += 1
+    assert refused > 10
+
+
+def test_what_can_be_read_but_once_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "a.jsonl")
+    with pytest.raises(UserError, match="no file that can be read more than once"):
+        rows(tmp_path / "a.jsonl")
 
 
 def test_csv_row_numbers_are_a_spreadsheets(tmp_path):

@@ -92,3 +92,16 @@ def test_a_quick_benchmark_ends_in_its_line(path, tmp_path):
     last = done.stdout.splitlines()[-1]
     assert re.fullmatch(rf"{path.stem}:( \w+=\S+)+", last), last
     assert (tmp_path / "benchmarks" / "results" / f"{path.stem}.json").exists()
+
+
+def test_only_results_of_the_same_are_taken_for_done(as_program, tmp_path, monkeypatch):
+    known = as_program(BENCHMARKS / "long" / "ledger.py")
+    ledger_of = known["Ledger"]
+    monkeypatch.setitem(ledger_of.add.__globals__, "RESULTS", tmp_path / "results")
+    half = ledger_of("long_x", tmp_path / "runs", minutes=30)
+    half.add({"kind": "pretrain", "loss": 1.0})
+    assert half.find(kind="pretrain")["loss"] == 1.0
+    assert ledger_of("long_x", tmp_path / "runs", minutes=5).find(kind="pretrain") is None
+    assert ledger_of("long_x", tmp_path / "elsewhere", minutes=30).find() is None
+    written = (tmp_path / "results" / "long_x.jsonl").read_text("utf-8")
+    assert written == half.path.read_text("utf-8") and '"code"' in written

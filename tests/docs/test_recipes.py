@@ -1,5 +1,6 @@
 """Every recipe that ships can be read, and names what the benchmark it is for needs."""
 
+import json
 import runpy
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from clozeworks import tasks
 from clozeworks.api.pretrain import PretrainRecipe
 from clozeworks.core.config import read_toml, validated
 from clozeworks.data.prepare import PrepareSettings
-from clozeworks.model.families import sized
+from clozeworks.model.families import FAMILIES, check_class, sized
 from clozeworks.model.heads import encoder_of
 from clozeworks.text.train import TokenizerSettings
 from clozeworks.train.loop import TrainSettings
@@ -65,6 +66,24 @@ def test_the_encoders_recipe_is_read(long):
     assert pretraining(phases[1][0])[0].train.schedule == "constant"
 
 
+def test_a_leg_reads_the_text_in_an_order_of_its_own_and_a_shorter_trunk_leaves_no_trace(
+    long, tmp_path
+):
+    names = long("encoder")
+    recipe = read_toml(RECIPES / "clozeworks_mini.toml")
+    seeds = [names["phase_of"](recipe, "trunk", leg)[0].train["seed"] for leg in (1, 2, 3)]
+    assert seeds == [1, 2, 3]
+    ledger = names["Ledger"]("test_encoder", tmp_path)
+    ledger.path.write_text(
+        "".join(
+            json.dumps({"kind": "run", "name": name, "tokens": 9}) + "\n"
+            for name in ("short", "leg-1", "cooldown-1", "leg-2", "leg-2", "cooldown-2")
+        )
+    )
+    through = [row["name"] for row in names["curve"](ledger, 2)]
+    assert through == ["short", "leg-1", "leg-2", "cooldown-2"]
+
+
 def test_the_encoder_is_small_enough():
     recipe = read_toml(RECIPES / "clozeworks_mini.toml")
     shared, size = recipe["shared"], recipe["tokenizer"]["vocab_size"]
@@ -81,6 +100,12 @@ def test_every_trial_of_recipes_is_a_pretraining(long):
     seen = set()
     for trial in trials.values():
         made = {name: pretraining(phase)[0] for name, phase in trial.phases.items()}
+        for phase in trial.phases.values():  # measured by itself, each begins a fresh encoder
+            recipe, task = pretraining(phase)
+            config = sized(recipe.family, recipe.size, VOCABULARY.size, **recipe.encoder)
+            model = task.build(encoder_of(config))
+            family = FAMILIES.get(recipe.family)()
+            check_class(family, frozenset(model.heads), tasks.TASKS.names())
         assert sum(phase.share for phase in trial.phases.values()) == 1
         seen.add(str(made))
     assert len(seen) == len(trials), "two trials are the same"

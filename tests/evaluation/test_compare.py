@@ -13,6 +13,7 @@ from clozeworks.evaluation.compare import (
     marks_of,
     paired_gain,
     proportion,
+    resampled,
 )
 
 pairs = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
@@ -32,9 +33,9 @@ def test_the_interval_is_the_one_of_resampled_rows():
     random = np.random.default_rng(1)
     one, other = random.random(300) < 0.8, random.random(300) < 0.7
     drawn = random.integers(0, 300, (4000, 300))
-    resampled = one[drawn].mean(axis=1) - other[drawn].mean(axis=1)
+    gains = one[drawn].mean(axis=1) - other[drawn].mean(axis=1)
     gain = paired_gain(marks_of(one), marks_of(other))
-    assert (gain.low, gain.high) == pytest.approx(np.quantile(resampled, [0.025, 0.975]), abs=0.01)
+    assert (gain.low, gain.high) == pytest.approx(np.quantile(gains, [0.025, 0.975]), abs=0.01)
 
 
 @given(st.integers(0, 50), st.integers(1, 50))
@@ -50,6 +51,31 @@ def test_wilsons_interval_holds_the_truth_nineteen_times_in_twenty():
         intervals = [proportion(int(r), 100) for r in random.binomial(100, truth, 2000)]
         held = np.mean([i.low <= truth <= i.high for i in intervals])
         assert held == pytest.approx(0.95, abs=0.025)
+
+
+def test_a_resampled_mean_has_the_interval_of_its_standard_error():
+    values = np.random.default_rng(3).normal(5, 2, 400)
+    found = resampled(lambda rows: float(values[rows].mean()), 400)
+    assert found is not None and found.estimate == values.mean()
+    half = 1.96 * values.std() / 20
+    assert (found.low, found.high) == pytest.approx(
+        (values.mean() - half, values.mean() + half), abs=0.05
+    )
+
+
+def test_a_share_that_never_varies_has_wilsons_interval_and_another_number_none():
+    assert resampled(lambda rows: 1.0, 20) == proportion(20, 20)
+    sure = resampled(lambda rows: 1.0, 20, share=False)
+    assert sure is not None and (sure.low, sure.high) == (1, 1)
+
+
+def test_draws_that_say_nothing_are_left_out_and_nothing_has_no_interval():
+    def mean_of_first(rows):
+        own = rows[rows < 3]
+        return float(own.mean()) if len(own) else None
+
+    assert resampled(mean_of_first, 10) is not None
+    assert resampled(lambda rows: None, 10) is None
 
 
 def test_models_judged_on_other_rows_are_not_compared():

@@ -11,10 +11,11 @@ import pytest
 
 from clozeworks.core.bundle import Calibration
 from clozeworks.core.errors import UserError
+from clozeworks.evaluation.answers import _asks
 from clozeworks.evaluation.catalogue import LANGUAGES, catalogue
 from clozeworks.evaluation.classify import judge
 from clozeworks.evaluation.classify_sections import classify_sections
-from clozeworks.evaluation.figures import Axes, Line, line_chart
+from clozeworks.evaluation.figures import MOST_BARS, Axes, Line, line_chart, shares_panel
 from clozeworks.evaluation.matrix import NAMED_COLUMNS, clip, half_widths, lay_out
 from clozeworks.evaluation.report import render, write_report
 from clozeworks.evaluation.reports.classify import Classify
@@ -170,7 +171,7 @@ def test_answers_have_a_page_of_their_own(language):
     assert [(k.kind, k.rows, k.exact) for k in evaluation.kinds] == [("when", 2, 0.5), ("谁", 1, 0)]
     assert [row.row for row in evaluation.mistakes] == [3, 2]
     page = Page(render("t", Qa().sections([evaluation, evaluation], language), language))
-    assert not page.tags & {"script", "iframe", "img", "object"}
+    assert not page.tags & {"script", "iframe", "img", "object"} and "svg" in page.tags
     assert "33.3%" in " ".join(page.texts) and "王芳 came on" in " ".join(page.texts)
     assert type(evaluation).model_validate_json(evaluation.model_dump_json()) == evaluation
     assert "of those without an answer, 0.00% right" in Qa().summary(evaluation)
@@ -194,7 +195,7 @@ def test_entities_have_a_page_of_their_own(language):
     assert evaluation.faults == {"missed": 2, "invented": 2, "bounds": 2, "type": 2}
     assert evaluation.f1.estimate == evaluation.metrics.micro.f1 == 0.25
     page = Page(render("t", Tag().sections([evaluation, evaluation], language), language))
-    assert not page.tags & {"script", "iframe", "img", "object"}
+    assert not page.tags & {"script", "iframe", "img", "object"} and "svg" in page.tags
     assert text in " ".join(page.texts) and "25.0%" in " ".join(page.texts)
     assert type(evaluation).model_validate_json(evaluation.model_dump_json()) == evaluation
     assert "2 missed, 2 invented, 2 with other ends, 2 of another type" in Tag().summary(evaluation)
@@ -233,7 +234,7 @@ def test_sentence_vectors_have_pages_of_their_own(language):
 def test_labels_and_numbers_have_pages_of_their_own(name, answer, language):
     evaluation = judged_with(name, answer)
     page = Page(render("t", Classify().sections([evaluation, evaluation], language), language))
-    assert not page.tags & {"script", "iframe", "img", "object"}
+    assert not page.tags & {"script", "iframe", "img", "object"} and "svg" in page.tags
     text = " ".join(page.texts)
     assert EVIL in text and "模型" in text
     if name == "classify:multi":
@@ -247,6 +248,25 @@ def test_labels_and_numbers_have_pages_of_their_own(name, answer, language):
         assert off == sorted(off, reverse=True)
     assert type(evaluation).model_validate_json(evaluation.model_dump_json()) == evaluation
     assert Classify().summary(evaluation)
+
+
+def test_a_question_asks_by_the_word_that_comes_first():
+    asked = {
+        "What did he do when it rained?": "what",
+        "Which person lived where?": "which",
+        "How many lamps are lost?": "how many",
+        "为什么他什么时候来？": "为什么",
+        "他什么时候来？": "什么时候",
+        "Lamps": "–",
+    }
+    assert {question: _asks(question) for question in asked} == asked
+
+
+def test_a_page_draws_no_more_bars_than_it_has_room_for():
+    named = [(f"<script> {i}", i / 60) for i in range(60)]
+    drawn = shares_panel(named, Axes("F1", "", x_share=True), "caption").svg
+    assert all((f" {i}<" in drawn) == (i < MOST_BARS) for i in range(60))
+    assert "<script" not in drawn
 
 
 def test_whatever_people_write_is_text():

@@ -124,3 +124,12 @@ def test_no_rows_and_rows_without_an_answer_are_refused(name):
     predictions = list(Engine(make_model(task), task, TOKENIZER).predict(rows))
     with pytest.raises(UserError, match=match):
         report.judge(task, predictions, rows, "tiny")
+
+
+def test_where_every_grade_is_nothing_no_order_is_predicted():
+    task = tasks.create("rerank", {"relevant_form": "grades"}, VOCABULARY)
+    rows = [task.Example(query="a", candidates=["a", "b"], relevant=["0", "0"])] * 2
+    with pytest.raises(UserError, match="here and all others have nothing relevant"):
+        REPORTS.get("rerank")().refuse(task, rows, ["here", "there"])
+    rows[1] = rows[1].model_copy(update={"relevant": ["0", "2"]})
+    REPORTS.get("rerank")().refuse(task, rows, ["here", "there"])

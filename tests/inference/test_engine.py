@@ -2,9 +2,12 @@
 
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 
+from clozeworks import tasks
+from clozeworks.api.pretrain import begin_with_frequencies
 from clozeworks.core.bundle import Calibration, Card
 from clozeworks.core.errors import UserError
 from clozeworks.inference import engine as engine_module
@@ -81,11 +84,45 @@ def test_what_is_cut_is_counted():
 
 
 def test_a_text_over_the_positions_is_an_error_before_any_harm():
-    task = make_task("rtd")
+    settings = {"max_length": 2 * CONFIG.max_positions}
+    task = tasks.create("classify", settings, TOKENIZER.vocabulary, LABELS)
     engine = Engine(make_model(task), task, TOKENIZER)
     long = task.Example(text="lost " * (CONFIG.max_positions + 1))
     with pytest.raises(UserError, match="more than the 160 positions"):
         list(engine.predict([long]))
+
+
+@pytest.mark.parametrize("name", ["nsp", "sop", "rtd"])
+def test_pretrained_tasks_cut_what_the_model_has_no_positions_for(name):
+    task = make_task(name)
+    engine = Engine(make_model(task), task, TOKENIZER)
+    pair = {} if name == "rtd" else {"text_pair": "late"}
+    assert len(list(engine.predict([task.Example(text="lost " * 400, **pair)]))) == 1
+    assert engine.cut_examples == 1
+
+
+def test_an_example_that_cannot_be_read_is_named():
+    task = make_task("mlm")
+    engine = Engine(make_model(task), task, TOKENIZER)
+    rows = [task.Example(text="late [MASK]", candidates=[word]) for word in ("lost", "lost", "zzz")]
+    with pytest.raises(UserError, match="example 3: candidate 'zzz'"):
+        list(engine.predict(rows))
+
+
+def test_rows_of_the_model_that_no_piece_has_fill_nothing():
+    """As a vocabulary that is rounded up has them."""
+    task = make_task("mlm")
+    model = make_model(task, CONFIG.model_copy(update={"vocab_size": CONFIG.vocab_size + 40}))
+    with torch.no_grad():
+        model.heads["mlm"].bias[-40:] = 30.0
+    task.config = task.config.model_copy(update={"top": 10_000})
+    (found,) = Engine(model, task, TOKENIZER).predict([task.Example(text="late [MASK]")])
+    assert len(found.fillings[0]) == CONFIG.vocab_size
+    chances = np.zeros(CONFIG.vocab_size) + 1 / CONFIG.vocab_size
+    with torch.no_grad():
+        model.heads["mlm"].bias.zero_()
+    begin_with_frequencies(model, chances)
+    assert model.heads["mlm"].bias.std() < 1e-6
 
 
 def test_a_training_model_is_judged_at_rest_and_left_training():

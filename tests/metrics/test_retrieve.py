@@ -52,8 +52,12 @@ def test_places_are_those_of_a_whole_sort(queries, candidates, seed, levels, blo
     for query in range(queries):
         order = whole_order(pool, query)
         assert found.first[query].tolist() == order[:10]
-        assert found.ranks[query] == 1 + min(order.index(i) for i in pool.relevant[query])
+        places = sorted(1 + order.index(i) for i in pool.relevant[query])
+        assert found.ranks[query] == places[0]
+        precision = np.mean([n / place for n, place in enumerate(places, 1)])
+        assert found.precision[query] == pytest.approx(precision)
     metrics = retrieval_metrics(found, pool.relevant)
+    assert metrics.map == pytest.approx(found.precision.mean())
     assert metrics.mrr[10] == pytest.approx(np.where(found.ranks <= 10, 1 / found.ranks, 0).mean())
 
 

@@ -77,6 +77,12 @@ def test_every_road_gives_the_papers_outputs_and_gradients(road, lengths):
     assert gap(ours.grad, theirs.grad) < 1e-5
 
 
+def test_without_torchs_own_kernel_the_backward_is_the_same(monkeypatch):
+    monkeypatch.setattr(attention, "_PRIVATE", None)
+    for lengths in SHAPES:
+        test_every_road_gives_the_papers_outputs_and_gradients(by_hand, lengths)
+
+
 @pytest.mark.parametrize("lengths", [[3, 5, 2], [64]], ids=str)
 def test_the_written_backward_is_the_derivative(lengths):
     width = 6 if len(lengths) > 1 else 2
@@ -235,19 +241,24 @@ def stand_in(q, k, v, cu_seq_q, cu_seq_k, max_q, max_k):
 @pytest.mark.parametrize("lengths", SHAPES)
 def test_end_to_end_is_by_the_paper(lengths, monkeypatch):
     monkeypatch.setattr(attention, "varlen_attn", stand_in)
-    monkeypatch.setattr(attention, "takes_varlen", lambda x, share: True)
+    monkeypatch.setattr(attention, "takes_varlen", lambda x, width, share: True)
     qkv = random_qkv(lengths)
-    view = View.everywhere(Layout.of(bounds_of(lengths)), qkv)
+    view = View.everywhere(Layout.of(bounds_of(lengths)), qkv, HEADS)
     assert view.mask is None
     assert gap(attend(qkv, view, HEADS, STILL), by_the_paper(qkv, lengths)) < 1e-5
 
 
-def test_the_kernel_is_asked_only_where_it_can_answer():
+def test_the_kernel_is_asked_only_where_it_can_answer(monkeypatch):
     class Cuda(NamedTuple):
-        dtype: torch.dtype
+        dtype: torch.dtype = torch.bfloat16
         is_cuda: bool = True
+        device: str = "cuda"
 
-    assert takes_varlen(Cuda(torch.bfloat16), 0.0)
-    assert not takes_varlen(Cuda(torch.float32), 0.0)
-    assert not takes_varlen(Cuda(torch.bfloat16), 0.1)
-    assert not takes_varlen(torch.zeros(1, dtype=torch.bfloat16), 0.0)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    assert takes_varlen(Cuda(), 64, 0.0) and takes_varlen(Cuda(torch.float16), 256, 0.0)
+    assert not takes_varlen(Cuda(torch.float32), 64, 0.0)
+    assert not takes_varlen(Cuda(), 64, 0.1)
+    assert not takes_varlen(Cuda(), 26, 0.0) and not takes_varlen(Cuda(), 264, 0.0)
+    assert not takes_varlen(torch.zeros(1, dtype=torch.bfloat16), 64, 0.0)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert not takes_varlen(Cuda(), 64, 0.0)

@@ -193,3 +193,9 @@ def test_it_learns_what_emissions_do_not_say():
         loss.backward()
         optimizer.step()
     assert torch.equal(crf.decode(emissions, offsets), gold) and loss < 1
+
+
+def test_where_no_sequence_has_a_token_every_parameter_has_a_gradient_of_0():
+    crf, nothing = Crf(torch.ones(4, 4, dtype=torch.bool)), torch.zeros(0, dtype=torch.int64)
+    crf.log_likelihood(torch.zeros(0, 3), nothing, torch.zeros(3, dtype=torch.int64)).backward()
+    assert all(p.grad is not None and not p.grad.any() for p in crf.parameters())

@@ -16,8 +16,9 @@ from transformers import BertConfig, BertForMaskedLM
 from clozeworks.core.bundle import GENERATOR, Card
 from clozeworks.interop.huggingface import write_bundle
 from clozeworks.model.families.bert import Bert
-from clozeworks.train.loop import Learner, Portion, TrainSettings, take_step
+from clozeworks.train.loop import Learner, TrainSettings, take_step
 from clozeworks.train.optim import Optimizer
+from clozeworks.train.portion import Portion
 from tiny import (
     CONFIG,
     DRAW,

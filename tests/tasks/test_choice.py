@@ -14,18 +14,12 @@ from clozeworks.core.errors import UserError
 from clozeworks.data.batches import Group, pack
 from clozeworks.inference.engine import Engine
 from clozeworks.interop.huggingface import write_bundle
-from tiny import DRAW, TOKENIZER, VOCABULARY, gap, make_examples, make_model, make_task
+from tiny import DRAW, TOKENIZER, VOCABULARY, gap, groups_from, make_examples, make_model, make_task
 
 ANY_TEXT = st.text(
     st.characters(exclude_categories=["Cs"]) | st.sampled_from("ab 我们，。Ａ１é\u0301👩‍👩‍👧#[]"),
     max_size=60,
 )
-
-
-def groups_of(task, rows):
-    features = task.features(rows, TOKENIZER)
-    pairs = enumerate(zip(rows, features, strict=True))
-    return [Group(i, sequences, task.target(row)) for i, (row, sequences) in pairs]
 
 
 @settings(deadline=None)
@@ -60,7 +54,7 @@ def test_the_loss_is_the_cross_entropy_of_scores_joined_as_in_predictions(join):
     settings = {"dropout": 0.0, "max_length": 32, "overlap": 4, "option_length": 16, "join": join}
     task = tasks.create("choice", settings, VOCABULARY)
     rows, model = make_examples(task, 9), make_model(task)
-    batch = task.collate(groups_of(task, rows), DRAW)
+    batch = task.collate(groups_from(task, rows), DRAW)
     assert len(batch.firsts) > len(batch.targets["shares"])  # some have several windows
     total = 0.0
     for row, parts in Engine(model, task, TOKENIZER).parts(rows):

@@ -69,6 +69,14 @@ def test_focus_counts_a_row_less_the_surer_it_is_right():
     assert gap(class_loss(LOGITS, GOLD, focus=1e-9), class_loss(LOGITS, GOLD)) < 1e-6
 
 
+@pytest.mark.parametrize("focus", [0.5, 1.0, 2.0])
+def test_what_is_sure_has_a_gradient_of_nothing_and_not_of_no_number(focus):
+    sure = torch.tensor([[40.0, 0.0]], requires_grad=True)
+    for loss, gold in ((class_loss, torch.tensor([0])), (label_loss, torch.tensor([[1.0, 0.0]]))):
+        (slope,) = torch.autograd.grad(loss(sure, gold, focus=focus), sure)
+        assert slope.isfinite().all() and slope[0, 0].abs() < 1e-6
+
+
 def test_smoothed_labels_are_learned_towards_one_half():
     logit = torch.zeros(1, 1, requires_grad=True)
     for _ in range(500):
@@ -137,7 +145,7 @@ def test_the_answer_is_the_deepest_level_that_is_sure_enough():
         ("a", 0.85),
         ("a##b", 0.45),
     ]
-    wanted = {"accuracy": 0.0, "top_accuracy": 1.0}
+    wanted = {"accuracy": 0.0, "macro_f1": 0.0, "top_accuracy": 1.0}
     assert task.metrics(answers[:1], [task.Example(text="x", label="a##c")]) == wanted
 
 
@@ -164,6 +172,12 @@ def test_a_cell_and_a_list_teach_the_same_and_an_empty_one_that_none_is_there():
     single = classifier(["a", "b"])
     assert list(map(single.is_labelled, rows)) == [True, True, False, False]
     assert single.target(task.Example(text="x", label=["b"])) == 1
+    listed = [task.Example(text=c, label=[c]) for c in "ab"]
+    given = [single.join(row, [{"probs": [row.text == c for c in "ab"]}]) for row in listed]
+    assert single.metrics(given, listed) == {"accuracy": 1.0, "macro_f1": 1.0}
+    assert judge(given, listed, ["a", "b"], single.calibration).metrics.accuracy == 1
+    parts = [[{"logits": [9.0, 0.0]}], [{"logits": [0.0, 9.0]}]]
+    assert "100.0% of that right" in single.remarks(listed, parts)[0]
 
 
 @given(st.integers(0, 2**20), st.integers(8, 40))

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from clozeworks import tasks
 from clozeworks.core.errors import UserError
 from clozeworks.data.batches import Group, pack
+from clozeworks.data.order import ExampleStream
 from clozeworks.inference.engine import Engine
-from clozeworks.model.contrast import cosent, cosine_distance, in_batch
+from clozeworks.model.contrast import cosent, cosine_distance, in_batch, no_negatives
 from clozeworks.model.pooling import joined, pooled
 from clozeworks.text.units import split
-from tiny import DRAW, TOKENIZER, VOCABULARY, gap, make_examples, make_model, make_task
+from tiny import DRAW, TOKENIZER, VOCABULARY, gap, groups_from, make_model, make_task
 
 ANY_TEXT = st.text(
     st.characters(exclude_categories=["Cs"]) | st.sampled_from("ab 我们，。Ａ１é\u0301👩‍👩‍👧#[]"),
@@ -30,11 +31,9 @@ def unit(rows, width=8, seed=0):
 
 
 def groups_of(task, examples):
-    features = task.features(examples, TOKENIZER)
-    pairs = enumerate(zip(examples, features, strict=True))
-    groups = [Group(i, sequences, task.target(example)) for i, (example, sequences) in pairs]
+    groups = groups_from(task, examples)
     task.look_over(groups)
-    return groups
+    return task.readings(groups)
 
 
 def prepared(examples, **given):
@@ -148,15 +147,13 @@ def test_the_tasks_loss_is_made_of_what_it_predicts():
         assert gap(task.loss(model, batch, DRAW)["embed"].detach(), wanted) < 1e-4
 
 
-def test_the_loss_of_distances_adds_up_however_a_step_is_cut():
-    task = make_task("embed:cosine")
-    model, groups = make_model(task), groups_of(task, make_examples(task, 12))
-    whole = task.loss(model, task.collate(groups, DRAW), DRAW)["embed"]
-    parts = [task.collate(groups[i : i + 5], DRAW) for i in (0, 5, 10)]
-    assert gap(sum(task.loss(model, part, DRAW)["embed"] for part in parts), whole) < 1e-5
-
-
 # === What is no negative ===
+
+
+def hidden_in(batch):
+    """Which candidates of a batch are no negatives, and which anchors."""
+    roles, same = batch.targets["embed_role"], batch.targets["embed_same"]
+    return no_negatives(same[roles == 0], same[roles == 1], same[roles > 1])
 
 
 def test_the_same_text_is_never_a_negative():
@@ -167,7 +164,7 @@ def test_the_same_text_is_never_a_negative():
         example(text="order", positive="parcel"),
     ]
     _, batch = prepared(rows)
-    hidden, back = batch.targets["embed_hidden"], batch.targets["embed_back"]
+    hidden, back = hidden_in(batch)
     #            late   order  late   parcel lost   refund late
     assert hidden.tolist() == [
         [False, True, True, False, False, True, True],
@@ -190,7 +187,7 @@ def test_what_is_hidden_changes_nothing_and_all_else_does(pairs):
     words = ["refund", "late", "order", "lost", "my"]
     rows = [example(text=words[a], positive=words[b]) for a, b in pairs]
     _, batch = prepared(rows)
-    hidden = batch.targets["embed_hidden"]
+    hidden, _ = hidden_in(batch)
     scores = torch.randn(hidden.shape, requires_grad=True)
     loss = F.cross_entropy(scores.masked_fill(hidden, -torch.inf), torch.arange(len(rows)))
     loss.backward()
@@ -226,16 +223,18 @@ def test_a_text_read_twice_differs_by_its_dropout_alone():
     still = twins()
     for text in (0, 2):
         assert gap(still[text], still[text + 1]) < 1e-5
-    assert batch.targets["embed_anchors"].tolist() == [0, 2]
-    assert batch.targets["embed_positives"].tolist() == [1, 3]
+    assert batch.targets["embed_role"].tolist() == [0, 1, 0, 1]
 
 
 def test_texts_are_read_twice_only_to_learn():
     task = make_task("embed:simcse")
     (sequences,) = task.features([example(text="my parcel", positive="late")], TOKENIZER)
     assert [s.text for s in sequences] == [0, 1]
+    (alone,) = task.features([example(text="my parcel")], TOKENIZER)
     (twice,) = groups_of(task, [example(text="my parcel")])
-    assert len(twice.sequences) == 1
+    assert (len(alone), len(twice.sequences)) == (1, 2)
+    stream = ExampleStream([twice], 8, "tokens", 0)
+    assert stream.lengths(0)[0] == task.collate([twice], DRAW).num_tokens, "counted as it is read"
 
 
 # === Windows and pooling ===
@@ -333,7 +332,7 @@ def test_scores_of_any_range_become_cosines(scores, span, targets):
     task, batch = prepared(examples, objective="cosine")
     assert task.config.score_range == span
     low, high = span
-    scaled = (batch.targets["embed_scores"] - low) / (high - low)
+    scaled = (batch.targets["embed_score"][batch.targets["embed_role"] == 0] - low) / (high - low)
     assert scaled.tolist() == pytest.approx(targets)
 
 

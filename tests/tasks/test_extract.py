@@ -84,6 +84,10 @@ def test_the_likeliest_are_kept_and_repetition_is_passed_over():
     assert [k.index for k in told(blocked, row, shares).sentences] == [0, 2]
     (first,) = told(extractor(share=0.5, blocking=False), row, shares).sentences
     assert (first.index, first.probability) == (0, pytest.approx(0.9))
+    one = told(extractor(share=0.01), row, shares)
+    assert [k.index for k in one.sentences] == [0]  # one at least
+    fits = told(extractor(share=0.7, blocking=False), row, shares)
+    assert [k.index for k in fits.sentences] == [0, 2]  # the second is too long for what is left
 
 
 def test_a_sentence_in_two_windows_is_judged_where_it_is_farthest_inside():
@@ -232,7 +236,7 @@ def test_a_run_learns_of_summaries_and_its_report_has_lead_and_oracle(tmp_path):
     [
         ({"document": DOCUMENT, "labels": [4]}, "label 4 is no sentence's: the document has 4, nu"),
         ({"document": "a", "sentences": ["a"], "labels": [0]}, "both document and sentences"),
-        ({"document": DOCUMENT}, "no label; label it"),
+        ({"document": DOCUMENT}, "no labels and no summary: fill it in, or remove the row"),
     ],
 )
 def test_rows_that_cannot_be_learned_are_refused(fields, message):

@@ -14,8 +14,18 @@ from clozeworks.core.errors import UserError
 from clozeworks.data.batches import Group
 from clozeworks.inference.engine import Engine
 from clozeworks.interop.huggingface import write_bundle
+from clozeworks.tasks.qa import KEPT
 from clozeworks.text.units import paired
-from tiny import DRAW, TOKENIZER, VOCABULARY, gap, make_examples, make_model, make_task
+from tiny import (
+    DRAW,
+    TOKENIZER,
+    VOCABULARY,
+    gap,
+    groups_from,
+    make_examples,
+    make_model,
+    make_task,
+)
 
 ANY_TEXT = st.text(
     st.characters(exclude_categories=["Cs"]) | st.sampled_from("ab 我们，。Ａ１é\u0301👩‍👩‍👧#[]"),
@@ -112,6 +122,19 @@ def test_an_answer_whose_place_is_unknown_teaches_nothing():
     assert task.counts(batch)["qa"] == 0 and task.loss(model, batch, DRAW)["qa"] == 0
 
 
+def test_no_answer_may_be_given_before_dev_has_set_the_margin():
+    """So that what is judged on the way counts unanswerable questions rightly."""
+    rows = [row for seed in range(9) for row in make_examples(make_task("qa"), 2, seed)]
+    some = next(row for row in rows if row.answers is not None and row.answers.text)
+    nothing = some.answers.model_copy(update={"text": [], "answer_start": []})
+    none = some.model_copy(update={"answers": nothing})
+    sure = [{"no": 9.0, "spans": [(0.0, 0, 2)], "window": (0, 9)}]
+    for learned, answered in (([some], True), ([some, none], False)):
+        task = make_task("qa")
+        task.look_over(groups_from(task, learned))
+        assert (task.join(some, sure).answer is not None) == answered
+
+
 def test_the_margin_is_the_one_that_pays_most_on_dev():
     task = make_task("qa")
     rows = make_examples(task, 40)
@@ -128,6 +151,54 @@ def test_the_margin_is_the_one_that_pays_most_on_dev():
         assert f1() <= best + 1e-9
     some = [(example, parts) for example, parts in answered if example.answers.text]
     assert task.calibrate(*zip(*some, strict=True)).margin is None
+
+
+def test_of_two_windows_that_show_it_the_one_with_more_around_it_says_what_it_is_worth():
+    task = make_task("qa")
+    row = task.Example(context="abcdefghijklmnopqrst", question="what")
+    edge = {"no": 0.0, "spans": [(8.0, 10, 12), (7.0, 2, 4)], "window": (0, 12)}
+    inside = {"no": 0.0, "spans": [(6.0, 10, 12), (5.0, 14, 16)], "window": (6, 20)}
+    found = task.join(row, [edge, inside])
+    ranked = [(c.start, c.end) for c in found.candidates]
+    assert ranked == [(2, 4), (10, 12), (14, 16)]  # by 7, 6 and 5: the 8 at the edge is not heard
+    unheard = {**inside, "spans": [(5.0, 14, 16)]}
+    assert [c.start for c in task.join(row, [edge, unheard]).candidates] == [2, 14]
+    alone = {**edge, "spans": edge["spans"][:1]}
+    last = task.join(row, [alone, {**inside, "spans": []}])
+    assert last.answer == "kl"  # rather than none
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 6), st.integers(1, 9))
+def test_every_short_stretch_is_tried_and_listing_fewer_changes_nothing(seed, length, listed):
+    logits = torch.from_numpy(np.random.default_rng(seed).normal(0, 3, (12, 2)))
+    task = make_task("qa")
+    task.config = task.config.model_copy(update={"answer_length": length, "candidates": listed})
+    units = np.stack([np.arange(11), np.arange(1, 12)], 1)
+    spans = task._best(logits[1:, 0].numpy(), logits[1:, 1].numpy(), units)
+    every = {
+        (i, j + 1): float(logits[1 + i, 0] + logits[1 + j, 1])
+        for i in range(11)
+        for j in range(i, min(11, i + length))
+    }
+    wanted = sorted(every.values(), reverse=True)[:KEPT]
+    assert [score for score, *_ in spans] == pytest.approx(wanted)
+    assert all(every[start, end] == pytest.approx(score) for score, start, end in spans)
+    part = {"no": -9.0, "spans": spans, "window": (0, 11)}
+    row = task.Example(context="abcdefghijk", question="what")
+    found = task.join(row, [part])
+    assert found.answer is not None and len(found.candidates) == min(listed, len(spans))
+    task.config = task.config.model_copy(update={"candidates": 20})
+    assert task.join(row, [part]).confidence == found.confidence
+
+
+def test_questions_about_one_text_fall_on_one_side_and_what_is_cut_of_them_is_counted():
+    task = make_task("qa")
+    first = task.Example(context="the order is late", question="what")
+    assert task.key(first) == task.key(first.model_copy(update={"question": "where"}))
+    long = first.model_copy(update={"question": "where is my parcel " * 3, "context": "lost " * 40})
+    (sequences,) = task.features([long], TOKENIZER)
+    assert len(sequences) > 1 and sum(s.truncated for s in sequences) == 12 - 8
 
 
 def test_the_folder_opens_in_transformers_with_the_same_logits(tmp_path):
@@ -152,6 +223,7 @@ def test_the_folder_opens_in_transformers_with_the_same_logits(tmp_path):
         ({"text": ["lamp"], "answer_start": [0]}, r"'lamp' does not stand at character 0 .*'the '"),
         ({"text": ["the"], "answer_start": []}, "1 answers and 0 places"),
         ({"text": [""], "answer_start": [2]}, "'' does not stand"),
+        ({"text": ["the"], "answer_start": [-5]}, "answer_start -5 is no place"),
     ],
 )
 def test_answers_that_are_not_where_they_are_said_to_be_are_refused(answers, message):

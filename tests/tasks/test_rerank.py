@@ -15,15 +15,9 @@ from clozeworks.data.batches import Group
 from clozeworks.inference.engine import Engine
 from clozeworks.interop.huggingface import open_model, write_bundle
 from clozeworks.tasks.base import Draw
-from tiny import DRAW, TOKENIZER, VOCABULARY, gap, make_examples, make_model, make_task
+from tiny import DRAW, TOKENIZER, VOCABULARY, gap, groups_from, make_examples, make_model, make_task
 
 TEXTS = ["late parcel", "我要退款", "where is my order", "lost", "a", "the refund is late"]
-
-
-def groups_of(task, rows):
-    features = task.features(rows, TOKENIZER)
-    pairs = enumerate(zip(rows, features, strict=True))
-    return [Group(i, sequences, task.target(row)) for i, (row, sequences) in pairs]
 
 
 @settings(deadline=None, max_examples=40)
@@ -48,7 +42,7 @@ def test_the_listwise_loss_is_the_cross_entropy_over_the_candidates_of_a_query()
     task = make_task("rerank")
     rows, model = make_examples(task, 9), make_model(task)
     rows.append(rows[0].model_copy(update={"relevant": []}))
-    batch = task.collate(groups_of(task, rows), DRAW)
+    batch = task.collate(groups_from(task, rows), DRAW)
     total = 0.0
     for row, parts in Engine(model, task, TOKENIZER).parts(rows[:9]):
         shares = torch.tensor(task.target(row))
@@ -65,13 +59,20 @@ def test_the_pointwise_loss_is_that_of_each_candidate_by_itself():
         task.Example(query="late", candidates=TEXTS, relevant=["0"] * 6),
     ]
     model = make_model(task)
-    batch = task.collate(groups_of(task, rows), DRAW)
+    batch = task.collate(groups_from(task, rows), DRAW)
     wanted = torch.tensor([0, 1, 0.5] + [0] * 6, dtype=torch.float64)
     found = [task.scored(parts) for _, parts in Engine(model, task, TOKENIZER).parts(rows)]
     scores = torch.from_numpy(np.concatenate(found))
     total = F.binary_cross_entropy_with_logits(scores, wanted, reduction="sum")
     assert gap(task.loss(model, batch, DRAW)["rerank"].double(), total) < 1e-5
     assert task.counts(batch) == {"rerank": 9.0}
+
+
+def test_what_is_cut_of_a_query_is_counted_once():
+    task = make_task("rerank")
+    row = task.Example(query="where is my parcel " * 5, candidates=TEXTS, relevant=TEXTS[:1])
+    (sequences,) = task.features([row], TOKENIZER)
+    assert sum(s.truncated for s in sequences) == 20 - 16
 
 
 @given(st.integers(0, 99), st.integers(2, 6), st.sets(st.integers(0, 9), min_size=1), st.integers())

@@ -21,16 +21,19 @@ from clozeworks.model.families import sized
 from clozeworks.model.heads import encoder_of
 from clozeworks.text.written import written
 from clozeworks.train.loop import held_out_losses
-from tiny import CONFIG, DRAW, TOKENIZER, VOCABULARY, gap, make_examples, make_model, make_task
+from tiny import (
+    CONFIG,
+    DRAW,
+    TOKENIZER,
+    VOCABULARY,
+    gap,
+    groups_from,
+    make_examples,
+    make_model,
+    make_task,
+)
 
 CPU = torch.device("cpu")
-
-
-def groups_of(task, rows):
-    features = task.features(rows, TOKENIZER)
-    return [
-        Group(i, f, task.target(r)) for i, (f, r) in enumerate(zip(features, rows, strict=True))
-    ]
 
 
 def written_to(folder, task, model=None):
@@ -54,7 +57,7 @@ def padded(sequences):
 def test_the_decoder_reads_what_is_before_and_learns_what_comes_next():
     task = make_task("seq2seq")
     rows = make_examples(task, 7)
-    batch = task.collate(groups_of(task, rows), DRAW)
+    batch = task.collate(groups_from(task, rows), DRAW)
     t = batch.targets
     assert len(batch.firsts) == 7 and t["seq2seq_offsets"][-1] == len(t["seq2seq_labels"])
     for i, (source, target) in enumerate(task.features(rows, TOKENIZER)):
@@ -70,7 +73,7 @@ def test_of_a_target_that_is_cut_no_end_is_learned():
     row = task.Example(source="the order is late please " * 3, target="where is my parcel " * 3)
     ((source, target),) = task.features([row], TOKENIZER)
     assert source.truncated == 15 - 6 and target.truncated == 12 - 6
-    t = task.collate(groups_of(task, [row]), DRAW).targets
+    t = task.collate(groups_from(task, [row]), DRAW).targets
     assert VOCABULARY.sep not in t["seq2seq_labels"] and len(t["seq2seq_labels"]) == 6
     assert len(t["seq2seq_ids"]) == 6 and t["seq2seq_ids"][0] == VOCABULARY.cls
 
@@ -79,7 +82,7 @@ def test_of_a_target_that_is_cut_no_end_is_learned():
 def test_the_loss_is_the_smoothed_cross_entropy_of_target_tokens_with_its_gradients(smoothing):
     task = tasks.create("seq2seq", {"smoothing": smoothing}, VOCABULARY)
     model = make_model(task)
-    batch = task.collate(groups_of(task, make_examples(task, 9)), DRAW)
+    batch = task.collate(groups_from(task, make_examples(task, 9)), DRAW)
     t, decoder = batch.targets, model.heads["seq2seq"]
 
     def plainly():
@@ -115,7 +118,7 @@ def test_it_is_judged_by_its_loss_without_smoothing_and_the_tokens_that_are_righ
 
     task, plain = make_task("seq2seq"), tasks.create("seq2seq", {"smoothing": 0.0}, VOCABULARY)
     model = make_model(task)
-    groups = groups_of(task, make_examples(task, 20))
+    groups = groups_from(task, make_examples(task, 20))
     judged = held_out_losses(model, task.judged, Rows(groups), 200)
     batch = task.collate(groups, DRAW)
     count = task.counts(batch)["seq2seq"]
@@ -230,7 +233,7 @@ def test_the_folder_opens_in_transformers_with_the_same_logits_and_texts(tmp_pat
     theirs = theirs.eval()
     rows = make_examples(task, 6)
     features = task.features(rows, TOKENIZER)
-    batch = task.collate(groups_of(task, rows), DRAW)
+    batch = task.collate(groups_from(task, rows), DRAW)
     t, decoder = batch.targets, model.heads["seq2seq"]
     memory = model.encoder.encode(model.encoder.embed(batch), batch).x
     x = decoder(Tokens.of(t["seq2seq_ids"], t["seq2seq_offsets"]), memory, batch.offsets)

@@ -17,6 +17,7 @@ from clozeworks.data.batches import Group, pack
 from clozeworks.inference.engine import Engine
 from clozeworks.interop.huggingface import write_bundle
 from clozeworks.model.families.bert import Bert
+from clozeworks.tasks._tags import Tagged
 from clozeworks.text.tags import Span, labels_of, legal_moves
 from clozeworks.text.units import joined, windowed, windows
 from tiny import (
@@ -135,6 +136,65 @@ def test_illegal_tags_are_never_given(crf):
             assert legal[before, after]
         given_tags |= set(tags)
     assert len(given_tags) > 3
+
+
+@pytest.mark.parametrize("scheme", ["bio", "bioes"])
+def test_from_one_window_to_the_next_tags_stay_legal_where_they_can(scheme):
+    told, draw, moved = tagger(scheme=scheme).told, np.random.default_rng(0), 0
+    legal = legal_moves(told.labels, scheme)
+
+    def fits(tagged):
+        tags = [told.labels.index(one.tag) for one in tagged]
+        return all(legal[move] for move in pairwise(tags))
+
+    for _ in range(300):
+        one, two = (said(told.labels, legal, first, draw) for first in (0, 8))
+        merged = list(one)
+        told._follow(merged, two)
+        seams = [[*one[: 8 + k], *two[k:]] for k in range(7)]
+        fine = [seam for seam in seams if fits(seam)]
+        assert merged in (fine or seams)
+        if seams[3] in fine:  # where both are equally far from their windows' ends
+            assert merged == seams[3]
+        moved += merged != seams[3]
+    assert moved > 20
+
+
+def said(labels, legal, first, draw):
+    """What a window says of the 14 units from `first` on: any tags that may follow one another."""
+    tags = [len(labels)]
+    for i in range(14):
+        may = legal[tags[-1], :-1] & (legal[:-1, -1] if i == 13 else True)
+        tags.append(int(draw.choice(np.flatnonzero(may))))
+    return [
+        Tagged((first + i, first + i + 1), labels[tag], 0.5, min(i, 13 - i))
+        for i, tag in enumerate(tags[1:])
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"tokens": ["a"], "tags": ["O"], "entities": []}, "both entities and tags"),
+        ({"text": "a", "entities": [{"start": 0, "end": 1, "label": ""}]}, "label"),
+    ],
+)
+def test_entities_said_twice_or_without_a_type_are_refused(fields, message):
+    task = tagger()
+    with pytest.raises(ValueError, match=message):
+        task.check(task.Example.model_validate(fields))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"nested": True, "enforce": False}, "enforce is about tags"),
+        ({"longest": 4}, "longest is about nested entities; give --nested, too"),
+    ],
+)
+def test_settings_of_the_other_way_to_tell_entities_are_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        tasks.create("tag", changes, VOCABULARY)
 
 
 # === Beside transformers ===

@@ -200,8 +200,10 @@ def test_accuracy_counts_the_best_class():
         task.Answer(label=None, best=best, confidence=0.5, scores={})
         for best in ("退款", "other", "other")
     ]
-    assert task.metrics(found, examples) == {"accuracy": pytest.approx(2 / 3)}
-    assert task.metrics([], []) == {"accuracy": 0}
+    macro = (1 + 0 + 2 / 3) / 3
+    wanted = {"accuracy": pytest.approx(2 / 3), "macro_f1": pytest.approx(macro)}
+    assert task.metrics(found, examples) == wanted
+    assert task.metrics([], []) == {"accuracy": 0, "macro_f1": 0}
 
 
 # === nsp ===

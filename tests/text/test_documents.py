@@ -35,6 +35,8 @@ def test_sentences_stand_in_the_text_that_they_make(sentences):
 
 def test_chinese_sentences_stand_close_and_others_apart():
     assert as_one(["我买了灯。", "它坏了！", "Why?", "退款"])[0] == "我买了灯。它坏了！Why? 退款"
+    said = ["他说：“好。”", "她走了……", "雨停了——", "“OK”", "Then “yes”", "好"]
+    assert as_one(said)[0] == "他说：“好。”她走了……雨停了——“OK” Then “yes” 好"
 
 
 @given(st.lists(ANY_TEXT, max_size=8), st.integers(0, 16))

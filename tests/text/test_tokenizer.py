@@ -1,5 +1,6 @@
 """Laws of the tokenizer: parity with transformers, spans, truncation, refusals."""
 
+import json
 import pickle
 import time
 
@@ -188,7 +189,7 @@ def test_saved_folder_opens_in_transformers_with_equal_ids(small, tmp_path, lowe
     assert (tmp_path / "vocab.txt").read_text("utf-8").split("\n")[:-1] == ours.pieces
 
 
-def test_hash_tells_apart_what_gives_other_ids(small):
+def test_hash_tells_apart_what_gives_other_ids(small, tmp_path):
     same = Tokenizer.of(small.pieces)
     others = [
         Tokenizer.of(small.pieces, lowercase=False),
@@ -199,7 +200,15 @@ def test_hash_tells_apart_what_gives_other_ids(small):
         Tokenizer.of([*small.pieces[:-2], *small.pieces[:-3:-1]]),
     ]
     assert same.hash == small.hash
-    assert len({small.hash, *(other.hash for other in others)}) == 7
+    for folder, change in (("short", {"max_input_chars_per_word": 3}), ("dirty", None)):
+        small.save(tmp_path / folder)
+        file = tmp_path / folder / "tokenizer.json"
+        values = json.loads(file.read_text("utf-8"))
+        values["model"] |= change or {}
+        values["normalizer"] |= {"clean_text": False} if change is None else {}
+        file.write_text(json.dumps(values), "utf-8")
+        others.append(load_tokenizer(tmp_path / folder))
+    assert len({small.hash, *(other.hash for other in others)}) == 9
 
 
 def test_travels_to_another_process(small):

@@ -15,7 +15,16 @@ from clozeworks.model.heads import encoder_of
 from clozeworks.train.distributed import ALONE
 from clozeworks.train.fit import Fit, Fitted
 from clozeworks.train.loop import TrainSettings, held_out_losses
-from tiny import CLOCKED, TOKENIZER, VOCABULARY, make_config, make_groups, make_task
+from tiny import (
+    CLOCKED,
+    TOKENIZER,
+    VOCABULARY,
+    groups_from,
+    make_config,
+    make_examples,
+    make_groups,
+    make_task,
+)
 
 SETTINGS = TrainSettings(
     duration="20 steps",
@@ -39,7 +48,7 @@ def small_run(
     team=ALONE,
     shards: str | None = None,
 ) -> Fitted:
-    """Train (or go on training) in the folder, and write the Bundle; of `shards`, or made-up text.
+    """Train (or go on training) in the folder, and write the Bundle; of `shards`, or made-up rows.
 
     Shards are cut into windows of at most WINDOW tokens.
     """
@@ -47,14 +56,17 @@ def small_run(
     model = task.build(encoder_of(make_config(task).model_copy(update={"num_layers": 2})))
     task.equip(model)
     initialise(model, 0.02, settings.seed)
-    held_out = ExampleStream(make_groups([30, 20], seed=5), 400, "tokens", 0)
+    groups = groups_for(task, LENGTHS)
+    task.look_over(groups)
+    groups = task.readings(groups)
+    held_out = ExampleStream(task.readings(groups_for(task, [30, 20], seed=5)), 400, "tokens", 0)
 
     def judge(live):
         if each_judgement is not None:
             each_judgement()
         return held_out_losses(live, task, held_out, 150)
 
-    stream = ExampleStream(make_groups(LENGTHS), settings.batch, settings.unit, settings.seed)
+    stream = ExampleStream(groups, settings.batch, settings.unit, settings.seed)
     if shards is not None:
         stream = windows_of(shards, settings)
     card = Card(task=task.name, settings=task.settings)
@@ -66,6 +78,13 @@ def small_run(
     fitted = Fit(model, task, stream, settings, run, judge, write=write, team=team)()
     team.first(lambda: write_bundle(run.bundle, model, TOKENIZER, card))
     return fitted
+
+
+def groups_for(task, lengths, seed=0):
+    """As many groups as lengths, which are theirs where a task learns from a corpus."""
+    if task.from_shards:
+        return make_groups(lengths, seed=seed)
+    return groups_from(task, make_examples(task, len(lengths), seed))
 
 
 def windows_of(shards: str, settings: TrainSettings) -> ShardStream:

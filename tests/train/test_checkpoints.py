@@ -1,5 +1,7 @@
 """Laws of what is kept: the last checkpoints, and the model of the best judgement."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -105,6 +107,7 @@ def test_the_best_is_the_first_of_the_extremes(values, less):
             best, place = value, i
     assert best == (min(values) if less else max(values))
     assert place == values.index(best)
+    assert not improves(math.nan, None, less) and not improves(math.nan, best, less)
 
 
 def test_less_of_a_loss_is_better_and_more_of_anything_else():

@@ -17,13 +17,13 @@ from clozeworks.data.batches import Group
 from clozeworks.data.order import ExampleStream
 from clozeworks.train.loop import (
     Learner,
-    Portion,
     TrainSettings,
     held_out_losses,
     portion_of,
     take_step,
 )
 from clozeworks.train.optim import Optimizer
+from clozeworks.train.portion import Portion
 from clozeworks.train.state import Cursor
 from tiny import DRAW, VOCABULARY, gap, make_groups, make_model, make_task
 
@@ -84,32 +84,54 @@ def test_packed_is_one_by_one(name):
     same(found, expected)
 
 
-def stepped(name, micro_tokens):
-    """Losses and gradients of one step whose batch is cut at so many tokens."""
+def stepped(name, micro_tokens, dtype=torch.float32, recompute=False, muon=False):
+    """Passes, losses, norm, gradients and Muon's moves, of one step cut at so many tokens."""
     task = tasks.create(name, {}, VOCABULARY)
     task.weigh(
         {term: weight * (2 + i) / 3 for i, (term, weight) in enumerate(task.weights.items())}
     )
     model, settings = make_model(task), SETTINGS.model_copy(update={"micro_tokens": micro_tokens})
     stream = ExampleStream(groups_for(name), settings.batch, settings.unit, settings.seed)
-    optimizer = Optimizer(model, torch.float32, clip=0)
+    model.encoder.recompute = recompute
+    hidden = model.hidden_matrices() if muon else None
+    optimizer = Optimizer(model, dtype, clip=0, hidden=hidden)
     learner = Learner(model, task, settings, optimizer)
     portion = portion_of(learner, stream, Cursor(total=1), stream.steps(0)[0])
+    before = [master.clone() for master in optimizer.masters]
     losses, norm = take_step(learner, portion, 1e-3)
     first = zip(optimizer.names, optimizer.first, strict=True)
-    return len(portion.batches), losses, norm, {name: moment / 0.1 for name, moment in first}
+    gradients = {name: moment / 0.1 for name, moment in first}
+    masters = zip(optimizer.names, optimizer.masters, before, optimizer.parts, strict=True)
+    moves = {name: after - start for name, after, start, parts in masters if parts}
+    return len(portion.batches), losses, norm, gradients, moves
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_accumulated_is_whole(name):
-    once, losses, norm, gradients = stepped(name, 100_000)
+    once, losses, norm, gradients, _ = stepped(name, 100_000)
     assert once == 1
     for micro_tokens in (300, 90, 1):
-        parts, found, length, others = stepped(name, micro_tokens)
+        parts, found, length, others, _ = stepped(name, micro_tokens)
         assert parts > 2
         assert found == pytest.approx(losses, rel=LIMIT)
         assert length == pytest.approx(norm, rel=LIMIT)
         same(others, gradients)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_there_for_speed_or_memory_leaves_the_step_what_it_is(name):
+    _, losses, norm, gradients, _ = stepped(name, 100_000)
+    _, found, length, others, _ = stepped(name, 300, recompute=True)
+    assert found == pytest.approx(losses, rel=LIMIT) and length == pytest.approx(norm, rel=LIMIT)
+    same(others, gradients)
+    _, found, length, *_ = stepped(name, 300, torch.bfloat16, recompute=True)
+    assert found == pytest.approx(losses, rel=0.03) and length == pytest.approx(norm, rel=0.1)
+    *_, whole = stepped(name, 100_000, muon=True)
+    *_, cut = stepped(name, 300, recompute=True, muon=True)
+    assert whole.keys() == cut.keys() != set()
+    for weights, move in whole.items():
+        # made orthogonal, in bf16, what is hardly there is as large as the rest
+        assert (cut[weights] - move).norm() < 0.1 * move.norm(), weights
 
 
 @pytest.mark.parametrize("name", ["rtd", "mlm+nsp", "mlm+sop"])

@@ -31,7 +31,11 @@ def loss_of(model, step):
     return (scale * model(ids).square()).mean()
 
 
-def test_many_steps_are_those_of_torch():
+@pytest.mark.parametrize("private", [True, False])
+def test_many_steps_are_those_of_torch(private, monkeypatch):
+    """By the kernel they share, and without it."""
+    if not private:
+        monkeypatch.setattr(optim, "_PRIVATE", None)
     assert optim.CHUNK < 3000 * 96
     ours, theirs = wide_model(), wide_model()
     optimizer = Optimizer(ours, torch.float32, decay=0.1, betas=(0.9, 0.98), clip=1.0)

@@ -22,8 +22,9 @@ from clozeworks.data.order import ExampleStream
 from clozeworks.data.prepare import PrepareSettings, prepare
 from clozeworks.data.shards import Shards
 from clozeworks.train.distributed import Team, gathered
-from clozeworks.train.loop import Learner, portion_of, slices
+from clozeworks.train.loop import Learner, portion_of
 from clozeworks.train.optim import Optimizer
+from clozeworks.train.portion import slices
 from clozeworks.train.state import Cursor, latest_cursor
 from tiny import LETTERS, TOKENIZER, WORDS, gap, make_groups, make_model, make_task
 
@@ -37,8 +38,9 @@ CUTS = {
 }
 CASES = [(way, how, "adamw", "mlm+nsp") for way in WAYS for how in CUTS]
 CASES += [(way, "cut", "muon", "mlm+nsp") for way in WAYS]
-OTHERS = ["mlm", "nsp", "sop", "mlm+sop", "rtd"]
+OTHERS = ["mlm", "nsp", "sop", "mlm+sop", "rtd", "seq2seq", "embed"]
 CASES += [(way, "cut", "adamw", name) for way in WAYS for name in OTHERS]
+CASES += [("ddp", "whole", "adamw", "embed"), ("ddp", "cut", "adamw", "embed:cosent")]
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +93,7 @@ def close(folder, other, limit=1e-5):
             assert gap(ours[name], tensor) < limit, name
     for line, expected in zip(metrics(folder), metrics(other), strict=True):
         assert line.keys() == expected.keys()
-        for key in line.keys() & {"mlm", "nsp", "sop", "rtd", "norm"}:
+        for key in line.keys() & {"mlm", "nsp", "sop", "rtd", "seq2seq", "embed", "norm"}:
             assert line[key] == pytest.approx(expected[key], rel=1e-4)
         for key in line.keys() & {"step", "epoch", "lr", "tokens"}:
             assert line[key] == expected[key]
@@ -117,7 +119,8 @@ def test_two_processes_are_one(way, how, rule, name, together, alone, tmp_path):
     settings = {**PLAIN, **CUTS[how], "optimizer": rule}
     left = together(tmp_path / "run", 2, {**settings, **WAYS[way]}, name=name)
     assert left == [DONE, DONE]
-    close(tmp_path / "run", alone(settings, name=name), 1e-5 if rule == "adamw" else 2e-2)
+    limit = 1e-3 if name.startswith("embed") else 1e-5  # of small gradients AdamW makes large steps
+    close(tmp_path / "run", alone(settings, name=name), 2e-2 if rule == "muon" else limit)
     passes, groups = zip(*(counted(tmp_path / "run", rank) for rank in range(2)), strict=True)
     assert passes[0] == passes[1]
     assert (max(passes[0]) > 1) == (how == "cut")

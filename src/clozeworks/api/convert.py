@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from clozeworks.core.bundle import CARD, Bundle, Card, Provenance, open_bundle, read_json
@@ -71,7 +72,7 @@ class ConvertRecipe(Settings):
     """Of an ELECTRA checkpoint, take the generator instead of the discriminator."""
     size: str = "mini"
     """Of the BiLSTM that word vectors are put into: its size."""
-    limit: int | None = None
+    limit: int | None = Field(default=None, ge=1)
     """Most word vectors to read, the first of the file."""
 
 
@@ -173,6 +174,11 @@ def _read(recipe: ConvertRecipe) -> Read:
     prefix = tensorflow.find_checkpoint(source)  # its name, without .index, is that of no file
     if prefix is not None:
         return _of_tensorflow(prefix, recipe)
+    if recipe.generator:
+        raise UserError(
+            f"--generator: {source} is no TensorFlow checkpoint of an ELECTRA, which holds two "
+            "models; leave it out"
+        )
     if is_vectors(existing(source, "checkpoint")):
         return _of_vectors(source, recipe)
     bundle = open_bundle(source)
@@ -214,6 +220,8 @@ def _of_tensorflow(prefix: Path, recipe: ConvertRecipe) -> Read:
     if name == "albert" and values.get("hidden_act") == "gelu":
         say("hidden_act: Google's ALBERT calls the tanh approximation of GELU 'gelu'")
         values["hidden_act"] = "gelu_new"
+    if recipe.generator and name != "electra":
+        raise UserError(f"--generator: {prefix} is of the family {name}, not electra; leave it out")
     theirs = tensorflow.to_huggingface(tensorflow.one_of_two(tensors, recipe.generator), family)
     config = family.config(values)
     google = [h for h in family.architectures if h <= PRETRAINING or h == {"classify"}]

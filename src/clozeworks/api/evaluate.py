@@ -6,12 +6,13 @@ from typing import Any, Literal
 from pydantic import SerializeAsAny
 
 from clozeworks.api.labelled import labelled_examples
-from clozeworks.api.model import open_engine, trained_columns
+from clozeworks.api.model import open_engine, say_cut, trained_columns
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
 from clozeworks.core.log import Meter, say
-from clozeworks.evaluation.compare import Judged, numbered
-from clozeworks.evaluation.report import write_json, write_report
+from clozeworks.data.sources.base import PACKED
+from clozeworks.evaluation.compare import Judged, Unread, numbered
+from clozeworks.evaluation.report import saying_unread, write_json, write_report
 from clozeworks.evaluation.reports import REPORTS
 from clozeworks.evaluation.reports.base import Report
 from clozeworks.inference.engine import Engine
@@ -62,12 +63,17 @@ def evaluate(recipe: EvaluateRecipe) -> Evaluated:
     columns = trained_columns(recipe.model)
     numbers: list[int] = []
     examples = labelled_examples(recipe.data, task, recipe, task.target, columns, numbers.append)
+    report.refuse(task, examples, [f"{recipe.data}, row {number}" for number in numbers])
     evaluation = judged(engine, report, examples, recipe.model.resolve().parent.name)
     evaluation = numbered(evaluation, numbers)
-    stem = recipe.data.name.split(".")[0]
-    out = recipe.out or recipe.model.parent / f"evaluation-{stem}"
+    packed = recipe.data.suffix.lower() in PACKED
+    stem = (recipe.data.with_suffix("") if packed else recipe.data).stem
+    beside = recipe.model.absolute().parent if recipe.model.exists() else Path()
+    out = recipe.out or beside / f"evaluation-{stem}"
     title = f"{recipe.model.resolve().parent.name} · {recipe.data.name}"
     sections = report.sections([evaluation], recipe.language)
+    if evaluation.unread is not None and evaluation.unread.rows:
+        sections = saying_unread(sections, evaluation.unread, len(examples), recipe.language)
     write_report(out / "report.html", title, sections, recipe.language)
     write_json(out / "report.json", evaluation)
     say(report.summary(evaluation))
@@ -98,4 +104,7 @@ def judged(engine: Engine, report: Report, examples: list[Any], name: str) -> Ju
         for prediction in engine.predict(examples):
             predictions.append(prediction)
             meter.advance(1)
-    return report.judge(engine.task.parts[0], predictions, examples, name)
+    say_cut(engine)
+    found = report.judge(engine.task.parts[0], predictions, examples, name)
+    unread = Unread(rows=engine.cut_examples, tokens=engine.truncated)
+    return found.model_copy(update={"unread": unread})

@@ -205,10 +205,12 @@ def _repeated(old: Tensor, config: EncoderConfig) -> Tensor:
 
 def _card(recipe: ExtendRecipe, card: Card, more: Tokenizer) -> Card:
     files = [*recipe.files, *([recipe.from_file] if recipe.from_file else [])]
+    columns = card.provenance.recipe.get("columns")
+    kept = {} if columns is None else {"columns": columns}  # of what it was trained on
     provenance = Provenance(
         parent=origin(recipe.model),
         data={path.name: digest(path) for path in files},
-        recipe=recipe.model_dump(mode="json", exclude_none=True),
+        recipe={**recipe.model_dump(mode="json", exclude_none=True), **kept},
         versions=versions(),
     )
     return card.model_copy(

@@ -11,12 +11,12 @@ from pydantic import Field
 
 from clozeworks import tasks
 from clozeworks.api.labelled import labelled_examples
-from clozeworks.api.model import adopt, check_window, keep
+from clozeworks.api.model import adopt, check_window, keep, limits_of, say_cut
 from clozeworks.core.bundle import Bundle, open_bundle
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import digest
-from clozeworks.core.log import say
+from clozeworks.core.log import counted, say
 from clozeworks.core.run import Run
 from clozeworks.data.batches import Group
 from clozeworks.data.order import ExampleStream
@@ -112,14 +112,13 @@ def _finetune(recipe: FinetuneRecipe, team: Team) -> Finetuned:
         dev = labelled_examples(recipe.dev, task, recipe, task.target)
     groups = _groups(task, train, tokenizer)
     task.look_over(groups)
+    groups = task.readings(groups)
     check_wish(recipe.train.keep_best, [*_losses(task), *task.measured(dev)])
     model = adopt(parent, task, theirs, recipe, tokenizer)
     run = team.first(lambda: Run.start(recipe.out, "finetune", recipe, _inputs(recipe, parent)))
 
     outcome = _Outcome(recipe, task, tokenizer, dev, run)
     stream = ExampleStream(groups, recipe.train.batch, recipe.train.unit, recipe.train.seed)
-    if task.in_batch:
-        _say_where_cut(stream, recipe.train, team)
     fit = Fit(
         model,
         task,
@@ -164,9 +163,8 @@ class _Outcome:
     @cached_property
     def held_out(self) -> ExampleStream:
         """Dev as training reads it."""
-        train, features = self.recipe.train, self.task.features(self.dev, self.tokenizer)
-        targets = map(self.task.target, self.dev)
-        groups = [Group(i, *pair) for i, pair in enumerate(zip(features, targets, strict=True))]
+        train = self.recipe.train
+        groups = _groups(self.task, self.dev, self.tokenizer, "dev: ")
         return ExampleStream(groups, train.batch, train.unit, train.seed)
 
     def write_aside(self, live: Model, folder: Path) -> None:
@@ -178,18 +176,19 @@ class _Outcome:
 
     def write(self, finished: Model) -> None:
         """Write the finished model, and say what its calibration came to."""
-        examples, parts = self._calibrate(finished)
+        engine, examples, parts = self._calibrate(finished)
+        say_cut(engine, "dev: ")
         for remark in self.task.remarks(examples, parts):
             say(remark)
         keep(self.run, finished, self.task, self.tokenizer, self.recipe)
 
-    def _calibrate(self, live: Model) -> tuple[Items[Any], Items[list[Part]]]:
-        if self.task.sampled is not None:
-            return [], []
+    def _calibrate(self, live: Model) -> tuple[Engine, Items[Any], Items[list[Part]]]:
         engine = Engine(live, self.task, self.tokenizer)
+        if self.task.sampled is not None:
+            return engine, [], []
         examples, parts = zip(*engine.parts(self.dev), strict=True)
         self.task.calibration = self.task.calibrate(examples, parts)
-        return examples, parts
+        return engine, examples, parts
 
 
 def _evenly(rows: list[Any], count: int) -> list[Any]:
@@ -207,8 +206,8 @@ def _held_out(task: Task, examples: list[Any], share: float) -> tuple[list[Any],
     """The examples to learn from, and those to judge on; says how many."""
     kept, dev = hold_out(examples, share, key=task.key, label=task.stratum)
     say(
-        f"no dev file: {len(dev):,} of {len(examples):,} rows held out by a hash of their text, "
-        "of each class alike; give --dev FILE to choose them yourself"
+        f"no dev file: {len(dev):,} of {counted(len(examples), 'row', 'rows')} held out by a hash "
+        "of their text, of each class alike; give --dev FILE to choose them yourself"
     )
     return kept, dev
 
@@ -226,7 +225,7 @@ def _enlarged(task: Task, examples: list[Any], seed: int) -> list[Any]:
     """The examples with those that the task makes of them; says how many."""
     more = task.enlarged(examples, Draw(seed, 0))
     if len(more) > len(examples):
-        say(f"{len(more) - len(examples):,} rows more, made of those given")
+        say(f"{counted(len(more) - len(examples), 'row', 'rows')} more, made of those given")
     return more
 
 
@@ -239,41 +238,22 @@ def _labels(task: Task, train: list[Any], parent: Bundle, path: Path) -> list[st
     inherited = labels_of(parent)
     labels = inherited if set(inherited) == set(found) else found
     named = f", {len(labels)} labels" if len(labels) > 1 else ""
-    say(f"{len(train):,} rows to learn from{named}")
+    say(f"{counted(len(train), 'row', 'rows')} to learn from{named}")
     return labels
 
 
-def _groups(task: Task, examples: list[Any], tokenizer: Tokenizer) -> list[Group]:
-    """Tokenised examples with what is to be learned of them; says how many were cut."""
+def _groups(task: Task, examples: list[Any], tokenizer: Tokenizer, of: str = "") -> list[Group]:
+    """Tokenised examples with what is to be learned of them; says how many were cut, `of` whose."""
     features = task.features(examples, tokenizer)
     pairs = enumerate(zip(examples, features, strict=True))
     groups = [Group(i, sequences, task.target(example)) for i, (example, sequences) in pairs]
     cut = [sum(s.truncated for s in sequences) for sequences in features]
     if any(cut):
         say(
-            f"{sum(n > 0 for n in cut):,} of {len(cut):,} texts are over the window and lose "
-            f"{sum(cut):,} tokens; raise {_flags(task)} to keep more"
+            f"{of}{counted(sum(n > 0 for n in cut), 'row', 'rows')} of {len(cut):,} too long: "
+            f"{counted(sum(cut), 'token', 'tokens')} lost; raise {limits_of(task)} to keep more"
         )
     return groups
-
-
-def _say_where_cut(stream: ExampleStream, settings: TrainSettings, team: Team) -> None:
-    """Say if steps are cut, of a task that compares the Examples of a batch with one another."""
-    lengths = stream.lengths(0)
-    over = [int(lengths[step].sum()) for step in stream.steps(0)]
-    most = settings.micro_tokens * team.size
-    if cut := sum(tokens > most for tokens in over):
-        say(
-            f"{cut:,} of {len(over):,} steps have more than {most:,} tokens and are cut: Examples "
-            "are then compared with those of their own part alone; raise --train.micro-tokens to "
-            f"{-(-max(over) // team.size):,} to compare them all"
-        )
-    if team.size > 1:
-        say("Examples are compared with those that the same process reads")
-
-
-def _flags(task: Task) -> str:
-    return " or ".join(f"--{name.replace('_', '-')}" for name in task.cut_by or task.limits)
 
 
 def _inputs(recipe: FinetuneRecipe, parent: Bundle) -> dict[str, str]:

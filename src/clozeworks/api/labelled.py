@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from clozeworks.data.read import read_examples
-from clozeworks.data.sources.base import open_source
 from clozeworks.tasks.base import Task
 
 
@@ -38,9 +37,6 @@ def labelled_examples(
     `columns` are what the form's go before; `check` may refuse an Example, as the task's `target`
     does where a label was never seen; `seen` is told the number of each row.
     """
-    # where there is but one field to answer in, its column must be there
-    only = {name: name for name in task.answers if len(task.answers) == 1}
-    wanted = {**only, **_there(path, task, form, columns or {}), **form.columns}
 
     def learnable(example: Any) -> None:
         task.check(example)
@@ -50,7 +46,10 @@ def labelled_examples(
         read_examples(
             path,
             task.Example,
-            wanted,
+            form.columns,
+            remembered=columns or {},
+            # where there is but one field to answer in, its column must be there
+            needed=task.answers if len(task.answers) == 1 else (),
             encoding=form.encoding,
             format=form.format,
             empty="skip" if form.skip_empty else "refuse",
@@ -59,13 +58,3 @@ def labelled_examples(
             seen=seen,
         )
     )
-
-
-def _there(path: Path, task: Task, form: Form, columns: dict[str, str]) -> dict[str, str]:
-    """Remembered columns, but for optional ones of several answers that this file has not."""
-    if len(task.answers) == 1 or not columns:
-        return columns
-    rows = open_source(path, format=form.format, encoding=form.encoding).rows()
-    _, first = next(iter(rows), (0, {}))
-    fields = task.Example.model_fields
-    return {f: c for f, c in columns.items() if c in first or fields[f].is_required()}

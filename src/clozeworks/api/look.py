@@ -11,7 +11,8 @@ from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import existing
 from clozeworks.core.log import clock, say
-from clozeworks.data.doctor import Findings, Row, examine
+from clozeworks.data.doctor import Row, Window, examine
+from clozeworks.data.findings import Findings
 from clozeworks.data.read import read_examples
 from clozeworks.data.shards import MANIFEST, Manifest, Shards
 from clozeworks.data.sources.base import SOURCES
@@ -19,6 +20,7 @@ from clozeworks.interop.hub import local
 from clozeworks.interop.huggingface import config_of
 from clozeworks.interop.tensorflow import find_checkpoint
 from clozeworks.model.families import FAMILIES
+from clozeworks.tasks.base import Task
 from clozeworks.text.load import load_tokenizer
 from clozeworks.text.segmenters import SEGMENTERS
 from clozeworks.train.state import latest_cursor
@@ -39,6 +41,8 @@ class DoctorRecipe(Settings):
     """Examples to judge on at the end."""
     window: int = Field(default=128, ge=8)
     """Longest sequence in tokens that the model will see."""
+    target_length: int | None = Field(default=None, ge=8)
+    """The same of what it will write, for tasks that do; absent: as training has it."""
     columns: dict[str, str] = {}
     """Column names of the task's fields, where they are not called the same."""
     encoding: str = "utf-8"
@@ -53,7 +57,7 @@ def doctor(recipe: DoctorRecipe) -> Findings:
     files = {"train": recipe.data, "dev": recipe.dev, "test": recipe.test}
     splits = {
         name: [
-            Row(*task.shown(example), task.apart)
+            Row(*task.shown(example), task.apart, task.written(example))
             for example in read_examples(
                 path,
                 task.Example,
@@ -67,14 +71,26 @@ def doctor(recipe: DoctorRecipe) -> Findings:
         for name, path in files.items()
         if path is not None
     }
+    window = Window(recipe.window, cuts=not task.windows, written=_longest_target(task, recipe))
     if recipe.model is None:
         say("no --model: lengths and unknown words, which are counted in its tokens, are left out")
-        return examine(splits, None, recipe.window, cuts=not task.windows)
+        return examine(splits, None, window)
     folder = local(recipe.model)
-    most = None
     if (folder / "config.json").exists():
-        most = config_of(open_bundle(folder)).max_positions
-    return examine(splits, load_tokenizer(folder), recipe.window, most, cuts=not task.windows)
+        window = window._replace(most=config_of(open_bundle(folder)).max_positions)
+    return examine(splits, load_tokenizer(folder), window)
+
+
+def _longest_target(task: type[Task], recipe: DoctorRecipe) -> int | None:
+    """The longest target that is learned; None, of a task that writes nothing."""
+    field = task.Config.model_fields.get("target_length")
+    if field is not None:
+        return recipe.target_length or int(field.default)
+    if recipe.target_length is not None:
+        raise UserError(
+            f"target_length is for tasks that write, and {recipe.task} does not; leave it out"
+        )
+    return None
 
 
 INNER = ("*/run.json", "*/config.json", "snapshots/*/config.json")

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from clozeworks.core.bundle import CARD, Bundle, Card, Provenance, open_bundle
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
-from clozeworks.core.log import say
+from clozeworks.core.log import counted, say
 from clozeworks.core.run import Run, versions
 from clozeworks.inference.engine import Engine
 from clozeworks.interop.hub import local, origin
@@ -124,3 +124,16 @@ def trained_columns(model: Path) -> dict[str, str]:
             f"not {columns!r}"
         )
     return columns
+
+
+def say_cut(engine: Engine, of: str = "") -> None:
+    """Say of how many rows something was left out, if of any; `of` says whose."""
+    if engine.cut_examples:
+        rows = counted(engine.cut_examples, "row is", "rows are")
+        tokens = counted(engine.truncated, "token was", "tokens were")
+        say(f"{of}{rows} longer than {limits_of(engine.task)} allows: {tokens} not read")
+
+
+def limits_of(task: Task) -> str:
+    """The flags of the settings by which texts are cut."""
+    return " or ".join(f"--{name.replace('_', '-')}" for name in task.cut_by or task.limits)

@@ -6,7 +6,7 @@ from typing import Any
 import tomli_w
 from pydantic import Field
 
-from clozeworks.api.pretrain import Material, PretrainRecipe
+from clozeworks.api.pretrain import Material, PretrainRecipe, check
 from clozeworks.core.config import Settings, read_toml, validated
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import write_file
@@ -53,6 +53,7 @@ def plan(recipe: PlanRecipe) -> Planned:
     if recipe.out is not None and recipe.out.exists():
         raise UserError(f"{recipe.out} already exists; choose another --out, or remove it")
     has = Material.of(wanted)
+    check(wanted, has, has.texts(wanted))
     tried = _tried(wanted, has)
     choice = chosen(tried, recipe.minutes)
     lr = rate_for(has.model.config.hidden_size, wanted.train.optimizer == "muon")

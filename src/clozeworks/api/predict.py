@@ -2,21 +2,24 @@
 
 import csv
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack
+from itertools import count
+from math import isfinite
 from pathlib import Path
 from typing import IO, Any
 
-from clozeworks.api.model import open_engine, trained_columns
+from clozeworks.api.model import open_engine, say_cut, trained_columns
 from clozeworks.api.vectors import Vector, write_vectors
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import write_file
-from clozeworks.core.log import Meter, say
+from clozeworks.core.log import Meter, counted, say
 from clozeworks.core.records import Prediction
-from clozeworks.data.read import read_examples
-from clozeworks.data.sources.base import Source, open_source
-from clozeworks.inference.engine import Engine
+from clozeworks.data.read import check_characters, read_examples
+from clozeworks.data.sources.base import open_source
+from clozeworks.inference.engine import WINDOW, BadExample, Engine
 from clozeworks.train.precision import Precision
 
 Row = dict[str, Any]
@@ -60,7 +63,7 @@ class Predicted(Settings):
     out: Path
     rows: int
     cut: int
-    """Rows longer than the window, whose end was not read."""
+    """Rows of which something was over the model's limits, and not read."""
 
 
 def predict(recipe: PredictRecipe) -> Predicted:
@@ -73,6 +76,8 @@ def predict(recipe: PredictRecipe) -> Predicted:
         raise UserError(
             f"--out {recipe.out}: cannot write {recipe.out.suffix!r} (choices: {', '.join(FORMS)})"
         )
+    if recipe.out.is_dir():
+        raise UserError(f"--out {recipe.out} is a folder; name a file in it")
     if recipe.out.resolve() == recipe.data.resolve():
         raise UserError(f"--out {recipe.out} is the file to predict; choose another name")
     engine = open_engine(recipe.model, recipe.device, recipe.precision, recipe.settings)
@@ -83,15 +88,18 @@ def predict(recipe: PredictRecipe) -> Predicted:
         stream = stack.enter_context(write_file(recipe.out))
         meter = stack.enter_context(Meter("predicting", None, "rows"))
         write = _writer(stream, recipe.out.suffix)
-        for row, prediction in _answered(recipe, engine):
+        for number, row, prediction in _answered(recipe, engine):
             if keep is not None:
                 keep(prediction.vector)  # type: ignore[attr-defined]  # its task's answers have one
-            write(row, _values(prediction, recipe.scores, apart=keep is not None))
+            values = _values(prediction, recipe.scores, apart=keep is not None)
+            try:
+                write(row, values)
+            except UserError as error:
+                raise UserError(f"{recipe.data}, row {number}: {error}") from error
             meter.advance(1)
             rows += 1
-    if engine.cut_examples:
-        say(f"{engine.cut_examples:,} rows are longer than the window: their end was not read")
-    say(f"{rows:,} predictions → {recipe.out}")
+    say_cut(engine)
+    say(f"{counted(rows, 'prediction', 'predictions')} → {recipe.out}")
     return Predicted(out=recipe.out, rows=rows, cut=engine.cut_examples)
 
 
@@ -109,31 +117,31 @@ def _vector_file(
     return write_vectors(path)
 
 
-def _answered(recipe: PredictRecipe, engine: Engine) -> Iterator[tuple[Row, Prediction]]:
-    """Each row as it stands in the file, with its prediction; the file is read twice, in step."""
+def _answered(recipe: PredictRecipe, engine: Engine) -> Iterator[tuple[int, Row, Prediction]]:
+    """Each row as it stands in the file, its number and its prediction; the file is read twice, in
+    step."""
     source = open_source(recipe.data, format=recipe.format, encoding=recipe.encoding)
-    columns = {**_remembered(recipe, engine, source), **recipe.columns}
+    answers = engine.task.answers
+    last = deque[tuple[int, int]](maxlen=WINDOW)  # as many as are read ahead
+    read = count(1)
     examples = read_examples(
         recipe.data,
         engine.task.Example,
-        {f: column for f, column in columns.items() if f not in engine.task.answers},
+        {field: column for field, column in recipe.columns.items() if field not in answers},
+        remembered=trained_columns(recipe.model),
         encoding=recipe.encoding,
         format=recipe.format,
         empty="keep" if recipe.keep_empty else "refuse",
-        without=engine.task.answers,
+        without=answers,
         check=engine.task.readable,
+        seen=lambda number: last.append((next(read), number)),
     )
-    for prediction, (_, row) in zip(engine.predict(examples), source.rows(), strict=True):
-        yield row, prediction
-
-
-def _remembered(recipe: PredictRecipe, engine: Engine, source: Source) -> Row:
-    """The columns of training, but for those of optional fields that this file has not."""
-    _, first = next(iter(source.rows()), (0, {}))
-    fields = engine.task.Example.model_fields
-    needed = {field for field, info in fields.items() if info.is_required()}
-    trained = trained_columns(recipe.model)
-    return {f: column for f, column in trained.items() if column in first or f in needed}
+    try:
+        for prediction, numbered in zip(engine.predict(examples), source.rows(), strict=True):
+            yield *numbered, prediction
+    except BadExample as error:
+        row = dict(last)[error.number]
+        raise UserError(f"{recipe.data}, row {row:,}: {error.why}") from error
 
 
 def _values(prediction: Prediction, scores: bool, apart: bool) -> Row:
@@ -157,14 +165,51 @@ def _refuse_taken(row: Row, names: Iterable[str]) -> None:
         raise UserError(f"the file has a column {taken!r}, which is to hold predictions; rename it")
 
 
+def _json(row: Row) -> str:
+    """One line of jsonl: as it is, or escaped where it holds half a character; NaN is null."""
+    try:
+        line = json.dumps(row, ensure_ascii=False, default=str, allow_nan=False)
+        line.encode()
+    except UnicodeEncodeError:
+        return json.dumps(row, default=str, allow_nan=False)
+    except ValueError:
+        return _json(_finite(row))
+    return line
+
+
+def _finite(value: Any) -> Any:
+    """A value in which null stands for what is no number."""
+    match value:
+        case dict():
+            return {name: _finite(inner) for name, inner in value.items()}
+        case list():
+            return [_finite(inner) for inner in value]
+        case float() if not isfinite(value):
+            return None
+    return value
+
+
+class _Lines:
+    """A stream of table rows that end in a line feed, whatever ends a row for the writer.
+
+    The writer puts a cell in quotes where it holds a part of its own line end, so that only with
+    the longer one a carriage return in a cell stays in it.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, line: str) -> int:
+        return self._stream.write(line.removesuffix("\r\n") + "\n")
+
+
 def _writer(stream: IO[str], suffix: str) -> Callable[[Row, Row], None]:
     """A function that writes one row with its prediction."""
     if suffix == ".jsonl":
 
         def write_json(row: Row, values: Row) -> None:
             _refuse_taken(row, ["prediction"])
-            whole = {**row, "prediction": values}
-            stream.write(json.dumps(whole, ensure_ascii=False, default=str) + "\n")
+            stream.write(_json({**row, "prediction": values}) + "\n")
 
         return write_json
     table: csv.DictWriter[str] | None = None
@@ -174,14 +219,16 @@ def _writer(stream: IO[str], suffix: str) -> Callable[[Row, Row], None]:
         flat = {f"prediction_{k}": _cell(v) for k, v in values.items() if not isinstance(v, dict)}
         for name, score in values.get("scores", {}).items():
             flat[f"prediction_score_{name}"] = score
+        _refuse_taken(row, flat)
+        for name, value in row.items():
+            check_characters(value, name)
         if table is None:
-            _refuse_taken(row, flat)
             names = [*row, *flat]
-            table = csv.DictWriter(stream, names, delimiter=FORMS[suffix], lineterminator="\n")
+            table = csv.DictWriter(_Lines(stream), names, delimiter=FORMS[suffix])
             table.writeheader()
         if strange := row.keys() - set(table.fieldnames):
             raise UserError(
-                f"a row has a column {min(strange)!r} that the first row has not, which "
+                f"a column {min(strange)!r} that the first row has not, which "
                 f"{suffix} cannot hold; use --out NAME.jsonl"
             )
         table.writerow({**{name: _cell(value) for name, value in row.items()}, **flat})

@@ -1,5 +1,6 @@
 """Pretrain an encoder on a prepared corpus."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -165,17 +166,26 @@ class Material:
         """The documents to learn from, cut as the recipe says."""
         return _stream(recipe, self.shards, self.train, self.task)
 
+    def texts(self, recipe: PretrainRecipe) -> dict[str, ShardStream]:
+        """What is judged on, by name; the run's own held-out documents have none."""
+        own = _judged_on(recipe, self.shards, self.held, self.task.judged)
+        return {"": own, **_others(recipe, self.shards, self.task.judged)}
+
+
+def check(recipe: PretrainRecipe, has: Material, texts: Iterable[str]) -> None:
+    """Raise UserError for what a run would come to grief over, before it leaves anything behind."""
+    check_wish(recipe.train.keep_best, names_of(has.task, texts, recipe.probe.data is not None))
+    check_pairs(has.stream(recipe).plan(0), has.task.pairs)
+
 
 def _pretrain(recipe: PretrainRecipe, team: Team) -> Pretrained:
     has = Material.of(recipe)
     shards, tokenizer, task, model = has.shards, has.tokenizer, has.task, has.model
     train, held = has.train, has.held
-    judged_on = _judged_on(recipe, shards, held, task.judged)
-    texts = {"": judged_on, **_others(recipe, shards, task.judged)}
+    texts = has.texts(recipe)
     probe = Probe.of(recipe.probe, tokenizer, recipe.max_length) if recipe.probe.data else None
-    check_wish(recipe.train.keep_best, names_of(task, texts, probe is not None))
+    check(recipe, has, texts)
     stream = has.stream(recipe)
-    check_pairs(stream.plan(0), task.pairs)
     run = team.first(lambda: Run.start(recipe.out, "pretrain", recipe, has.inputs))
     chances = frequencies(shards, train, tokenizer.vocabulary.size)
     unigram = unigram_loss(shards, held, chances)
@@ -185,7 +195,7 @@ def _pretrain(recipe: PretrainRecipe, team: Team) -> Pretrained:
         f"loss of guessing by frequency: {unigram:.3f} nats"
     )
     say("to learn from: " + described(stream.plan(0), task.pairs))
-    say("to judge on: " + described(judged_on.plan(0), task.pairs))
+    say("to judge on: " + described(texts[""].plan(0), task.pairs))
     team.first(lambda: report_masks(run, task, stream, tokenizer, recipe.train.seed))
     losses = {name: _losses(recipe, task.judged, text) for name, text in texts.items()}
     history = History(task.weights)
@@ -209,7 +219,7 @@ def _pretrain(recipe: PretrainRecipe, team: Team) -> Pretrained:
     return Pretrained(
         bundle=run.bundle,
         held_out=dict(fitted.judged),
-        label_share=judged_on.plan(0).share,
+        label_share=texts[""].plan(0).share,
         before=before,
         unigram=unigram,
         cost=took(fitted.cursor),
@@ -357,8 +367,10 @@ def begin_with_frequencies(model: Model, chances: Floats) -> None:
     head = guesser.heads["mlm"]
     assert isinstance(head, TokenHead)
     if not head.bias.any():
+        logs = torch.from_numpy(np.log(chances))
         with torch.no_grad():
-            head.bias.copy_(torch.from_numpy(np.log(chances)))
+            head.bias.fill_(float(logs.min()))  # of rows that no piece is known for
+            head.bias[: len(logs)] = logs
 
 
 def _histogram(shards: Shards, documents: Ints, size: int) -> Ints:

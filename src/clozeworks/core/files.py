@@ -19,6 +19,11 @@ from clozeworks.core.errors import UserError, suggestion
 
 Line = TypeVar("Line", str, bytes)
 
+MARK = "\ufeff"
+"""The byte-order mark, which may stand before a text and is none of it."""
+LIKELY = ("utf-8", "gb18030", "cp1252")
+"""Encodings that a file may have where it has not the one that was named."""
+
 ABANDONED = 24 * 3600
 """Seconds after which a file that nobody goes on writing aside was left by a killed process."""
 
@@ -61,9 +66,10 @@ def open_binary(path: str | Path) -> IO[bytes]:
     if path.is_dir():
         raise UserError(f"{path} is a folder; name a file in it")
     with explained(path, "read"):
-        if path.suffix == ".gz":
+        packed = path.suffix.lower()
+        if packed == ".gz":
             return cast(IO[bytes], gzip.open(path, "rb"))
-        if path.suffix == ".xz":
+        if packed == ".xz":
             return cast(IO[bytes], lzma.open(path, "rb"))
         return path.open("rb")
 
@@ -89,8 +95,8 @@ def _wide_lines(path: Path, encoding: str) -> Iterator[str]:
     """Lines of an encoding in which a line end is more than one byte."""
     try:
         with open_binary(path) as raw, io.TextIOWrapper(raw, encoding=encoding) as text:
-            for line in sound_lines(text, path):
-                yield line.rstrip("\r\n")
+            for number, line in enumerate(sound_lines(text, path)):
+                yield (line if number else line.removeprefix(MARK)).rstrip("\r\n")
     except UnicodeError as error:
         raise UserError(f"{path} is not {encoding}: {error}") from error
     except LookupError as error:
@@ -106,26 +112,34 @@ def sound_lines(lines: Iterable[Line], path: Path) -> Iterator[Line]:
 
 
 def _decoded(line: bytes, path: Path, position: int, encoding: str) -> str:
-    if position == 0 and line.startswith(b"\xef\xbb\xbf"):
-        line = line[3:]
     if b"\x00" in line:
         at = position + line.index(b"\x00")
         raise UserError(
             f"{path}: NUL at byte {at}: not a text file, or UTF-16 (then try --encoding utf-16)"
         )
     try:
-        return line.decode(encoding).rstrip("\r\n")
+        text = line.decode(encoding)
     except UnicodeDecodeError as error:
         at = position + error.start
-        other = "gb18030" if encoding.lower() in ("utf-8", "utf8") else "utf-8"
+        other = next((name for name in LIKELY if name != encoding and _reads(line, name)), None)
+        remedy = f"try --encoding {other}" if other else "name its own with --encoding"
         raise UserError(
-            f"{path}: byte {at} (0x{line[error.start]:02x}) is not {encoding}; "
-            f"try --encoding {other}"
+            f"{path}: byte {at} (0x{line[error.start]:02x}) is not {encoding}; {remedy}"
         ) from error
     except UnicodeError as error:  # a codec that is no character encoding, such as punycode
         raise UserError(f"{path} cannot be read as {encoding!r}: {error}") from error
     except LookupError as error:
         raise _unknown(encoding) from error
+    return (text if position else text.removeprefix(MARK)).rstrip("\r\n")
+
+
+def _reads(line: bytes, encoding: str) -> bool:
+    """Whether a line can be read so."""
+    try:
+        line.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _unknown(encoding: str) -> UserError:
@@ -163,6 +177,8 @@ def write_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
     An existing `path` is an error unless `replace`; then it is swapped out only at the end.
     """
     path = Path(path)
+    with explained(path):
+        _recover(path)
     if path.exists() and not replace:
         raise UserError(f"{path} already exists; choose another folder or remove it")
     aside = _aside(path)
@@ -197,8 +213,21 @@ def _swap(aside: Path, path: Path) -> None:
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
     shutil.rmtree(old, ignore_errors=True)
     path.rename(old)
-    aside.rename(path)
+    try:
+        aside.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _recover(path: Path) -> None:
+    """Put back what a process killed between two renames has left beside `path`, or remove it."""
+    for old in sorted(path.parent.glob(f".{glob.escape(path.name)}.*.old")):
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.rename(path)
 
 
 def _sync(path: Path) -> None:

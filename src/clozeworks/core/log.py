@@ -9,7 +9,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+console = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 """Progress and remarks go to stderr; what a verb answers goes to stdout."""
 
 PLAIN_INTERVAL = 10.0
@@ -28,6 +28,11 @@ def say(line: str) -> None:
     """Show one line to the person (on stderr), unless silenced."""
     if not _quiet:
         console.print(line, markup=False)
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """A number with what it counts, as in "1 row is" and "1,204 rows are"."""
+    return f"{number:,} {one if number == 1 else many}"
 
 
 @contextmanager

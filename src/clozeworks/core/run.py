@@ -79,29 +79,6 @@ class Run:
         """Where the run's checkpoints go."""
         return self.path / "checkpoints"
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keep other processes from working on the run inside the block.
-
-        Raises UserError if one does already. Where the file system knows no locks, nothing is
-        kept from anyone.
-        """
-        lock = FileLock(self.path / ".lock", timeout=0)
-        with explained(self.path):
-            try:
-                lock.acquire()
-            except Timeout as error:
-                raise UserError(
-                    f"{self.path} is being worked on by another process; wait for it, stop it, "
-                    "or choose another --out"
-                ) from error
-            except NotImplementedError:
-                say(f"{self.path}: no locks on this file system; start no second run there")
-        try:
-            yield
-        finally:
-            lock.release()
-
     def forget_after(self, step: int) -> None:
         """Drop lines of `metrics.jsonl` past `step`: a resumed run writes them again."""
         file = self.path / "metrics.jsonl"
@@ -216,3 +193,31 @@ def environment() -> dict[str, Any]:
         "processor": platform.processor() or platform.machine(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
+
+
+LOCK = ".lock"
+"""The file by which a process says that it is at work in a folder."""
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes from working in a folder inside the block.
+
+    Raises UserError if one does already. Where the file system knows no locks, nothing is kept from
+    anyone.
+    """
+    lock = FileLock(folder / LOCK, timeout=0)
+    with explained(folder):
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise UserError(
+                f"{folder} is being worked on by another process; wait for it, stop it, or choose "
+                "another --out"
+            ) from error
+        except NotImplementedError:
+            say(f"{folder}: no locks on this file system; start no second run there")
+    try:
+        yield
+    finally:
+        lock.release()

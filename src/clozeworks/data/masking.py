@@ -100,7 +100,8 @@ def choose(rule: Rule, maskable: Bools, begins: Bools, breaks: Bools, key: Count
 
     maskable, begins, breaks [T]: which tokens may be hidden, begin a word, follow a bound that no
     word or span crosses. Each sequence's quota is rate · n, rounded up or down by chance so that
-    its mean is exact, at least 1; words fill it in random order, and the one that would overfill it
+    its mean is exact, at least 1 and, where long words may not be hidden, at most twice that share
+    of what may; words fill it in random order, and the one that would overfill it
     is taken with the chance that keeps the mean. Where only words of more than `most_pieces`
     tokens are left to choose from, their tokens stand alone.
     """
@@ -118,6 +119,8 @@ def choose(rule: Rule, maskable: Bools, begins: Bools, breaks: Bools, key: Count
             single = np.repeat(alone, np.diff(first, append=len(begins)))
             return choose(rule, maskable, begins | single, breaks, key)
         size = np.where(huge, 0, size)
+        allowed = np.bincount(owner, weights=size, minlength=count).astype(np.int64)
+        totals = np.minimum(totals, 2 * allowed)
     spans = _Words(first, size, owner, _leads(rule, first, breaks, key))
     taken = _filled(spans, _quotas(rule.rate, totals, key), key)
     tokens = np.repeat(taken, np.diff(first, append=len(begins))) & maskable

@@ -25,6 +25,7 @@ from clozeworks.core.files import (
     write_folder,
 )
 from clozeworks.core.log import Meter, say
+from clozeworks.core.run import LOCK, alone_in
 from clozeworks.data.documents import Documents, LeftOut, Wanted
 from clozeworks.data.shards import (
     LEFT_OUT,
@@ -98,9 +99,26 @@ def prepare(
     out = Path(out)
     paths = [existing(file) for file in files]
     plan = _plan(paths, tokenizer, settings)
-    total = _megabytes(paths, settings.format)
-    if _begin(out, plan, tokenizer):
+    _claim(out, plan)
+    if not (out / MANIFEST).exists():
+        with alone_in(out):
+            made = _whole(paths, plan, tokenizer, out, settings)
+            (out / LOCK).unlink(missing_ok=True)  # from now on the manifest keeps others from it
+            return made
+    return Shards.open(out).manifest
+
+
+def _whole(
+    paths: list[Path], plan: Plan, tokenizer: Tokenizer, out: Path, settings: PrepareSettings
+) -> Manifest:
+    """The manifest of a folder that is ours, once it is whole."""
+    if (out / MANIFEST).exists():
         return Shards.open(out).manifest
+    _sweep(out)
+    if not (out / "tokenizer").exists():
+        with write_folder(out / "tokenizer") as aside:
+            tokenizer.save(aside)
+    total = _megabytes(paths, settings.format)
     if (settings.words, plan.words) == ("auto", "characters") and _knows_chinese(tokenizer):
         say("jieba is not installed: every Chinese character counts as a word ([zh] installs it)")
     try:
@@ -151,8 +169,8 @@ def _knows_chinese(tokenizer: Tokenizer) -> bool:
     return any(is_chinese(piece) for piece in tokenizer.pieces if len(piece) == 1)
 
 
-def _begin(out: Path, plan: Plan, tokenizer: Tokenizer) -> bool:
-    """Make the folder or take it up again; True if nothing is left to do."""
+def _claim(out: Path, plan: Plan) -> None:
+    """Make the folder, or see that it is to hold the same."""
     if (out / PLAN).exists():
         _refuse_if_other(out, read_record(Plan, out / PLAN), plan)
     else:
@@ -161,13 +179,6 @@ def _begin(out: Path, plan: Plan, tokenizer: Tokenizer) -> bool:
                 raise UserError(f"{out} is not empty; choose another --out, or remove it")
             out.mkdir(parents=True, exist_ok=True)
         write_record(out / PLAN, plan)
-    if (out / MANIFEST).exists():
-        return True
-    _sweep(out)
-    if not (out / "tokenizer").exists():
-        with write_folder(out / "tokenizer") as aside:
-            tokenizer.save(aside)
-    return False
 
 
 def _refuse_if_other(out: Path, there: Plan, here: Plan) -> None:
@@ -201,7 +212,7 @@ def _sweep(out: Path) -> None:
 def _undo(out: Path) -> None:
     """Remove what was written, and the folder unless it held something before."""
     _sweep(out)
-    _remove(out / name for name in OWN)
+    _remove(out / name for name in (*OWN, LOCK))
     with contextlib.suppress(OSError):  # something else is in it, or it is the current one
         out.rmdir()
 
@@ -330,7 +341,7 @@ def _megabytes(paths: Sequence[Path], format: str | None) -> float | None:
 
 
 def _unpacked_size(path: Path) -> int:
-    if path.suffix not in PACKED:
+    if path.suffix.lower() not in PACKED:
         return path.stat().st_size
     try:
         with open_binary(path) as stream:

@@ -1,15 +1,16 @@
 """From a data file's rows to Examples: columns chosen by name, values checked, nothing dropped."""
 
 import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import date
 from math import isnan
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar, get_args
 
 from clozeworks.core.config import validated
 from clozeworks.core.errors import UserError, choose, suggestion
-from clozeworks.core.log import say
+from clozeworks.core.log import counted, say
 from clozeworks.core.records import Example
 from clozeworks.data.sources.base import open_source
 
@@ -24,6 +25,8 @@ def read_examples(
     kind: type[E],
     columns: dict[str, str],
     *,
+    remembered: Mapping[str, str] = MappingProxyType({}),
+    needed: Collection[str] = (),
     encoding: str = "utf-8",
     format: str | None = None,
     empty: OnEmpty = "refuse",
@@ -34,11 +37,13 @@ def read_examples(
 ) -> Iterator[E]:
     """Yield the rows of a file as `kind`, streaming; `columns` maps its fields to column names.
 
-    A field that is not in `columns` is read from the column of its own name; other columns are
-    passed over, and fields in `without` left out. Numbers become strings where the field is one
-    (1 → "1", 4.0 → "4.0"). Raises UserError naming the row: a missing column (or all of `one_of`),
-    an empty text, NUL, a lone surrogate, no rows, or what `check` raises of an example. `seen` is
-    told the number of every row that becomes one, as an editor or a spreadsheet shows it.
+    A field that is not in `columns` is read from its column in `remembered`, or, where the first
+    row has not that one but one of the field's own name, from there; other columns are passed over,
+    and fields in `without` left out. `needed` fields must be in the first row, as those in
+    `columns` must. Numbers become strings where the field is one (1 → "1", 4.0 → "4.0"). Raises
+    UserError naming the row: a missing column (or all of `one_of`), an empty text, NUL, a lone
+    surrogate, no rows, or what `check` raises of an example. `seen` is told the number of every row
+    that becomes one, as an editor or a spreadsheet shows it.
     """
     for field in columns:
         choose(field, kind.model_fields, f"field of {kind.__name__}")
@@ -50,7 +55,11 @@ def read_examples(
         read += 1
         where = f"{path}, row {number}"
         if wanted is None:
-            wanted = _wanted(kind, columns, row, str(path))
+            wanted = _wanted(kind, columns, remembered, row)
+            for field, column in wanted.items():
+                must = kind.model_fields[field].is_required() or field in (*columns, *needed)
+                if must and column not in row:
+                    raise UserError(_missing(field, column, row, str(path)))
             wanted = {f: column for f, column in wanted.items() if f not in without}
             for fields in filter(None, (kind.either, one_of)):
                 _check_one_of(fields, wanted, row, str(path))
@@ -79,18 +88,17 @@ def _report(path: str | Path, read: int, skipped: list[int]) -> None:
         raise UserError(f"{path} holds no {'text' if read else 'rows'}; name another")
     if skipped:
         first = ", ".join(map(str, skipped[:5])) + (", …" if len(skipped) > 5 else "")
-        say(f"{path}: {len(skipped)} rows with empty text left out (rows {first})")
+        say(f"{path}: {counted(len(skipped), 'row', 'rows')} with empty text left out ({first})")
 
 
 def _wanted(
-    kind: type[Example], columns: dict[str, str], row: dict[str, Any], path: str
+    kind: type[Example], columns: dict[str, str], remembered: Mapping[str, str], row: dict[str, Any]
 ) -> dict[str, str]:
-    """The column of each field; those that must be there are looked for in the first row."""
+    """The column of each field, in a file that has this first row."""
     wanted = {}
-    for field, info in kind.model_fields.items():
-        column = wanted[field] = columns.get(field, field)
-        if column not in row and (info.is_required() or field in columns):
-            raise UserError(_missing(field, column, row, path))
+    for field in kind.model_fields:
+        told = remembered.get(field, field)
+        wanted[field] = columns.get(field, field if told not in row and field in row else told)
     return wanted
 
 
@@ -124,9 +132,13 @@ def _value(
     value = row.get(column)
     if isinstance(value, float) and isnan(value):
         return "" if info.is_required() else None
-    _check_characters(value, column, where)
+    try:
+        check_characters(value, column)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
     kinds = (info.annotation, *get_args(info.annotation))
     if list[str] in kinds:
+        value = "" if value is None and cells and str in kinds and column in row else value
         value = value if isinstance(value, str) and not cells else _list(value, str in kinds)
     if str not in kinds:
         return _json(value) if isinstance(value, str) else value
@@ -171,21 +183,22 @@ def _written(value: Any) -> Any:
     return value
 
 
-def _check_characters(value: Any, column: str, where: str) -> None:
+def check_characters(value: Any, column: str) -> None:
+    """Raise UserError for a NUL or half a character in a value, or in what it holds."""
     if isinstance(value, list | tuple | dict):
         for inner in value.values() if isinstance(value, dict) else value:
-            _check_characters(inner, column, where)
+            check_characters(inner, column)
     if not isinstance(value, str):
         return
     if "\x00" in value:
-        raise UserError(f"{where}: {column!r} holds a NUL character; remove it")
+        raise UserError(f"{column!r} holds a NUL character; remove it")
     try:
         value.encode()
     except UnicodeEncodeError as error:
         code = ord(value[error.start])
         raise UserError(
-            f"{where}: {column!r} holds a lone surrogate (U+{code:04X}) at character "
-            f"{error.start}, which is no character; write the file again as UTF-8"
+            f"{column!r} holds a lone surrogate (U+{code:04X}) at character {error.start}, which "
+            "is no character; write the file again as UTF-8"
         ) from error
 
 

@@ -9,7 +9,7 @@ from clozeworks.core.errors import UserError
 from clozeworks.core.records import Ints, Record
 from clozeworks.evaluation.catalogue import Words, catalogue
 from clozeworks.evaluation.classify import QUOTED_ROWS, quoted
-from clozeworks.evaluation.classify_sections import percent, slices_table
+from clozeworks.evaluation.classify_sections import f1_figure, percent, slices_table
 from clozeworks.evaluation.compare import Interval, Marked, Row, digest_rows, marks_of, resampled
 from clozeworks.evaluation.sections import Column, Number, Numbers, Quote, Quotes, Section, Table
 from clozeworks.evaluation.slices import Slice, slices
@@ -87,7 +87,7 @@ ASKING = (
         "何",
     ),
 )
-"""What questions ask by; the first that occurs decides."""
+"""What questions ask by; the first that occurs decides, of two at one place the longer."""
 
 
 def judge_answers(
@@ -150,11 +150,10 @@ def _kinds(questions: Sequence[str], scores: np.ndarray) -> list[QuestionKind]:
 
 def _asks(question: str) -> str:
     """The word a question asks by; a dash where there is none of those known."""
-    words = f" {question.lower()} ".replace("?", " ")
-    for word in ASKING:
-        if (f" {word} " if word.isascii() else word) in words:
-            return word
-    return "–"
+    text = f" {question.lower()} ".replace("?", " ")
+    places = ((text.find(f" {word} " if word.isascii() else word), word) for word in ASKING)
+    found = [(place + word.isascii(), -len(word), word) for place, word in places if place >= 0]
+    return min(found)[2] if found else "–"
 
 
 def _mistakes(
@@ -191,6 +190,8 @@ def answers_sections(
     """The first in full, others beside it in the tables."""
     words, main = catalogue(language), evaluations[0]
     made: list[Section] = [_summary(main, words), _kind_table(evaluations, words)]
+    named = [(kind.kind, kind.f1) for kind in main.kinds]
+    made += f1_figure(named, words, "asking_caption")
     made.append(slices_table([(e.name, e.slices) for e in evaluations], words, "exact_answers"))
     if main.mistakes:
         items = [_quote(row, words) for row in main.mistakes]

@@ -14,7 +14,7 @@ from clozeworks.core.errors import UserError
 from clozeworks.core.records import Ints
 from clozeworks.metrics.calibrate import calibrate, softmax
 from clozeworks.metrics.classify import Floats, label_indices
-from clozeworks.tasks.classify import ClassifyExample, ClassifyPrediction
+from clozeworks.tasks.classify import ClassifyExample, ClassifyPrediction, single_label
 
 GRID = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """Inverse strengths of the penalty that are tried on the dev rows."""
@@ -99,7 +99,7 @@ def _gold(examples: Sequence[ClassifyExample], labels: Sequence[str]) -> Ints:
     for row, example in enumerate(examples, 1):
         if example.label is None:
             raise UserError(f"row {row} has no label; the baseline needs one on every row")
-    return label_indices([str(example.label or "") for example in examples], labels)
+    return label_indices([single_label(example.label or "") for example in examples], labels)
 
 
 def _joined(examples: Sequence[ClassifyExample]) -> list[str]:

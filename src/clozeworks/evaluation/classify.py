@@ -30,7 +30,7 @@ from clozeworks.metrics.calibrate import (
 )
 from clozeworks.metrics.classify import ClassifyMetrics, Floats, classify_metrics
 from clozeworks.metrics.levels import ancestors
-from clozeworks.tasks.classify import ClassifyExample, ClassifyPrediction
+from clozeworks.tasks.classify import ClassifyExample, ClassifyPrediction, single_label
 
 QUOTED_ROWS = 20
 """Mistakes and unanswered rows kept, the most telling first."""
@@ -190,7 +190,7 @@ def _gold(
     for row, example in enumerate(examples, 1):
         if example.label is None:
             raise UserError(f"row {row} has no label; evaluation needs one on every row")
-        gold.append(str(example.label))
+        gold.append(single_label(example.label))
     return gold
 
 
@@ -227,7 +227,7 @@ def _judged_row(row: int, example: ClassifyExample, prediction: ClassifyPredicti
         row=row,
         text=quoted(example.text),
         text_pair=None if example.text_pair is None else quoted(example.text_pair),
-        gold=str(example.label or ""),
+        gold=single_label(example.label or ""),
         best=prediction.best,
         confidence=prediction.confidence,
     )

@@ -6,7 +6,15 @@ from typing import NamedTuple
 from clozeworks.evaluation.catalogue import Words, catalogue
 from clozeworks.evaluation.classify import Evaluation, JudgedRow
 from clozeworks.evaluation.compare import Difference, Interval, differences, proportion
-from clozeworks.evaluation.figures import Axes, Line, curves_panel, legend, reliability_panel
+from clozeworks.evaluation.figures import (
+    MOST_BARS,
+    Axes,
+    Line,
+    curves_panel,
+    legend,
+    reliability_panel,
+    shares_panel,
+)
 from clozeworks.evaluation.matrix import NAMED_COLUMNS
 from clozeworks.evaluation.sections import (
     Column,
@@ -271,6 +279,16 @@ def _roc(evaluations: Sequence[Evaluation], words: Words) -> Figure:
         panels=[curves_panel(lines, axes, words["roc_caption"], diagonal=True)],
         legend=legend(lines),
     )
+
+
+def f1_figure(named: Sequence[tuple[str, float]], words: Words, caption: str) -> list[Figure]:
+    """F1 by name, in the order given, under the table before it; none where there is nothing."""
+    if not named:
+        return []
+    said = words[caption]
+    if len(named) > MOST_BARS:
+        said += words["bars_shown"].format(shown=MOST_BARS, all=len(named))
+    return [Figure(panels=[shares_panel(named, Axes(words["f1"], "", x_share=True), said)])]
 
 
 class Sureness(NamedTuple):

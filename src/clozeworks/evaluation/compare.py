@@ -26,6 +26,15 @@ class Interval(Record):
     high: float
 
 
+class Unread(Record):
+    """What was over a model's limits, and not read."""
+
+    rows: int
+    """Rows of which something was left out."""
+    tokens: int
+    """Tokens left out of all of them."""
+
+
 class Judged(Record):
     """What every task's evaluation has: whose it is, and of which rows."""
 
@@ -33,6 +42,8 @@ class Judged(Record):
     """What the model is called on the page."""
     rows_digest: str
     """SHA-256 of the texts and gold answers, in order: equal only for the same rows."""
+    unread: Unread | None = None
+    """What the model did not read, where that is known."""
 
 
 class Row(Record):
@@ -127,19 +138,22 @@ def differences(evaluations: Sequence[Marked], seed: int = 0) -> list[Difference
     ]
 
 
-def resampled(value: Callable[[Ints], float | None], rows: int, seed: int = 0) -> Interval | None:
+def resampled(
+    value: Callable[[Ints], float | None], rows: int, *, share: bool = True
+) -> Interval | None:
     """A number of all rows with the bootstrap's percentile interval (Efron and Tibshirani 1993).
 
-    `value` computes it from the indices [rows] of the rows drawn; None where it cannot be.
+    `value` computes it from the indices [rows] of the rows drawn; None where it cannot be. `share`:
+    whether it is a mean of the rows from 0 to 1.
     """
     whole = value(np.arange(rows))
-    chance = np.random.default_rng(seed)
+    chance = np.random.default_rng(0)
     draws = (chance.integers(0, rows, rows) for _ in range(FEWER_RESAMPLES))
     found = [x for x in map(value, draws) if x is not None]
     if whole is None or not found:
         return None
     low, high = map(float, np.quantile(found, [0.025, 0.975]))
-    if low == high and whole in (0.0, 1.0):  # no row differs: what Wilson says of so many
+    if share and low == high and whole in (0.0, 1.0):  # no row differs: what Wilson says of so many
         return proportion(round(whole * rows), rows)
     return Interval(estimate=whole, low=min(low, whole), high=max(high, whole))
 

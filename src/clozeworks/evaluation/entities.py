@@ -10,7 +10,12 @@ from clozeworks.core.errors import UserError
 from clozeworks.core.records import Ints
 from clozeworks.evaluation.catalogue import Words, catalogue
 from clozeworks.evaluation.classify import QUOTED_ROWS, quoted
-from clozeworks.evaluation.classify_sections import LONGEST_OPEN_TABLE, percent, slices_table
+from clozeworks.evaluation.classify_sections import (
+    LONGEST_OPEN_TABLE,
+    f1_figure,
+    percent,
+    slices_table,
+)
 from clozeworks.evaluation.compare import Interval, Marked, Row, digest_rows, marks_of, resampled
 from clozeworks.evaluation.sections import Column, Number, Numbers, Quote, Quotes, Section, Table
 from clozeworks.evaluation.slices import Slice, slices
@@ -132,6 +137,8 @@ def entities_sections(
     """The first in full, others beside it in the tables."""
     words, main = catalogue(language), evaluations[0]
     made: list[Section] = [_summary(main, words), _types(evaluations, words)]
+    there = sorted((row for row in main.metrics.types if row.gold), key=lambda row: row.f1)
+    made += f1_figure([(row.type, row.f1) for row in there], words, "types_caption")
     made.append(_fault_table(evaluations, words))
     made.append(slices_table([(e.name, e.slices) for e in evaluations], words, "entities_right"))
     if main.mistakes:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import matplotlib
 import matplotlib.figure
 
+from clozeworks.evaluation.matrix import WIDEST_LABEL, clip
 from clozeworks.evaluation.sections import Figure, Key, Panel
 from clozeworks.metrics.calibrate import ReliabilityBin
 
@@ -46,6 +47,8 @@ STYLE: dict[Any, Any] = {
 }
 SIZE = (4.6, 3.3)
 """Inches of a panel: at 10 points its text is readable on a phone and in two columns."""
+MOST_BARS = 24
+"""Bars that one panel has room for, one below another."""
 
 
 class Line(NamedTuple):
@@ -164,6 +167,20 @@ def counts_panel(names: Sequence[str], values: Sequence[float], axes: Axes, capt
         return Panel(svg=_svg(figure), caption=caption)
 
 
+def shares_panel(named: Sequence[tuple[str, float]], axes: Axes, caption: str) -> Panel:
+    """A bar to the right for each name and its share of 1, one below another, MOST_BARS at most."""
+    names, shares = zip(*named[:MOST_BARS], strict=True)
+    places = range(len(names))
+    with _drawing((SIZE[0], 0.9 + 0.24 * len(names))) as (figure, plane):
+        plane.barh(places, shares, 0.7, color=COLOURS[0], alpha=0.85)
+        plane.set_yticks(places, [clip(name, WIDEST_LABEL) for name in names])
+        plane.grid(axis="y", visible=False)
+        plane.set_xlim(0, 1.02)
+        plane.set_ylim(len(names) - 0.4, -0.6)
+        _label(plane, axes)
+        return Panel(svg=_svg(figure), caption=caption)
+
+
 def histogram_panel(
     edges: Sequence[float], heights: Sequence[float], axes: Axes, caption: str
 ) -> Panel:
@@ -192,7 +209,9 @@ def _draw_diagonal(plane: Any) -> None:
 
 
 @contextmanager
-def _drawing() -> Iterator[tuple[matplotlib.figure.Figure, Any]]:
+def _drawing(
+    size: tuple[float, float] = SIZE,
+) -> Iterator[tuple[matplotlib.figure.Figure, Any]]:
     """An empty panel in the house style; fonts absent here are the reader's affair."""
     finder = logging.getLogger("matplotlib.font_manager")
     level = finder.level
@@ -200,7 +219,7 @@ def _drawing() -> Iterator[tuple[matplotlib.figure.Figure, Any]]:
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         finder.setLevel(logging.ERROR)
         try:
-            figure = matplotlib.figure.Figure(figsize=SIZE, layout="constrained")
+            figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
             yield figure, figure.subplots()
         finally:
             finder.setLevel(level)

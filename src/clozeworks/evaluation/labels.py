@@ -10,7 +10,12 @@ from clozeworks.core.errors import UserError
 from clozeworks.core.records import Ints
 from clozeworks.evaluation.catalogue import Words, catalogue
 from clozeworks.evaluation.classify import QUOTED_ROWS, quoted, texts_of
-from clozeworks.evaluation.classify_sections import LONGEST_OPEN_TABLE, percent, slices_table
+from clozeworks.evaluation.classify_sections import (
+    LONGEST_OPEN_TABLE,
+    f1_figure,
+    percent,
+    slices_table,
+)
 from clozeworks.evaluation.compare import Interval, Marked, Row, digest_rows, marks_of, resampled
 from clozeworks.evaluation.sections import Column, Number, Numbers, Quote, Quotes, Section, Table
 from clozeworks.evaluation.slices import Slice, slices
@@ -116,6 +121,8 @@ def labels_sections(evaluations: Sequence[LabelsEvaluation], language: str = "en
     """The first in full, others beside it in the table of labels."""
     words, main = catalogue(language), evaluations[0]
     made: list[Section] = [_summary(main, words), _labels(evaluations, words)]
+    there = sorted((row for row in main.metrics.labels if row.gold), key=lambda row: row.f1)
+    made += f1_figure([(row.label, row.f1) for row in there], words, "labels_caption")
     made.append(slices_table([(e.name, e.slices) for e in evaluations], words, "labels_right"))
     if main.mistakes:
         quotes = [_quote(row, words) for row in main.mistakes]

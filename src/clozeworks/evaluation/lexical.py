@@ -22,13 +22,20 @@ def lexical_orders(queries: Sequence[str], candidates: Sequence[Sequence[str]]) 
     How rare a word is, is counted over all different candidates. Those of one score stand in an
     order that only their texts decide, so that the order given tells nothing.
     """
-    terms = {text: _terms(text) for own in candidates for text in own}
-    holding = Counter(term for counts in terms.values() for term in counts)
-    mean = sum(sum(counts.values()) for counts in terms.values()) / max(1, len(terms)) or 1.0
-    rarity = {t: log(1 + (len(terms) - n + 0.5) / (n + 0.5)) for t, n in holding.items()}
+    holding: Counter[str] = Counter()
+    seen: set[int] = set()
+    total = 0
+    for text in (text for own in candidates for text in own):
+        if (key := text_hash(text)) not in seen:
+            seen.add(key)
+            counts = _terms(text)
+            holding.update(counts.keys())
+            total += counts.total()
+    mean = total / max(1, len(seen)) or 1.0
+    rarity = {t: log(1 + (len(seen) - n + 0.5) / (n + 0.5)) for t, n in holding.items()}
 
     def score(query: Counter[str], counts: Counter[str]) -> float:
-        length = 1 - LENGTH + LENGTH * sum(counts.values()) / mean
+        length = 1 - LENGTH + LENGTH * counts.total() / mean
         shared = query.keys() & counts.keys()
         return sum(
             rarity[t] * counts[t] * (SATURATION + 1) / (counts[t] + SATURATION * length)
@@ -38,7 +45,7 @@ def lexical_orders(queries: Sequence[str], candidates: Sequence[Sequence[str]]) 
     orders = []
     for query, own in zip(queries, candidates, strict=True):
         asked = _terms(query)
-        keys = [(-score(asked, terms[text]), text_hash(text)) for text in own]
+        keys = [(-score(asked, _terms(text)), text_hash(text)) for text in own]
         orders.append(sorted(range(len(own)), key=lambda i: keys[i]))  # used at once
     return orders
 

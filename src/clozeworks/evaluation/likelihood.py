@@ -89,7 +89,7 @@ def judge_likelihood(
     def perplexity(rows: Ints) -> float | None:
         return _perplexity(float(sums[rows].sum()), int(counts[rows].sum()))
 
-    whole = resampled(perplexity, len(examples))
+    whole = resampled(perplexity, len(examples), share=False)
     assert whole is not None
     texts = [example.text for example in examples]
     here = counts > 0

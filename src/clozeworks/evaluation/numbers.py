@@ -71,8 +71,8 @@ def judge_numbers(
         name=name,
         rows_digest=digest_rows([*texts_of(e), str(e.label)] for e in examples),
         metrics=regress_metrics(gold.tolist(), values.tolist()),
-        pearson=resampled(straight, len(gold)),
-        spearman=resampled(ranked, len(gold)),
+        pearson=resampled(straight, len(gold), share=False),
+        spearman=resampled(ranked, len(gold), share=False),
         gold=gold[drawn].tolist(),
         values=values[drawn].tolist(),
         mistakes=[

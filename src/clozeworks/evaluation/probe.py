@@ -23,7 +23,7 @@ from clozeworks.inference.vectors import vectors
 from clozeworks.metrics.classify import Floats
 from clozeworks.model.heads import Model
 from clozeworks.tasks import create
-from clozeworks.tasks.classify import Classify, ClassifyExample
+from clozeworks.tasks.classify import Classify, ClassifyExample, single_label
 from clozeworks.text.tokenizer import Tokenizer
 
 JUDGED_SHARE = 0.3
@@ -81,7 +81,7 @@ class Probe:
         Raises UserError for a row without a label, or fewer than two classes.
         """
         examples = _read(settings)
-        labels = sorted({str(e.label) for e in examples})
+        labels = sorted({single_label(e.label or "") for e in examples})
         if len(labels) < 2:
             raise UserError(
                 f"{settings.data} has a single label {labels[0]!r}; a probe needs two or more"
@@ -89,7 +89,7 @@ class Probe:
         task = create("classify", {"max_length": max_length}, tokenizer.vocabulary, labels)
         train, judged = hold_out(examples, JUDGED_SHARE, key=task.key, label=task.stratum)
         features = [[s for (s,) in task.features(part, tokenizer)] for part in (train, judged)]
-        classes = [labels.index(str(e.label)) for e in (*train, *judged)]
+        classes = [labels.index(single_label(e.label or "")) for e in (*train, *judged)]
         return cls(features[0], features[1], np.array(classes, dtype=np.int64))
 
     @property

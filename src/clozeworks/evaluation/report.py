@@ -13,6 +13,7 @@ from clozeworks.core.files import write_file
 from clozeworks.core.records import as_json
 from clozeworks.core.run import versions
 from clozeworks.evaluation.catalogue import catalogue
+from clozeworks.evaluation.compare import Unread
 from clozeworks.evaluation.matrix import lay_out
 from clozeworks.evaluation.sections import Section
 
@@ -28,6 +29,16 @@ def write_report(
     page = render(title, sections, language)
     with write_file(path) as stream:
         stream.write(page)
+
+
+def saying_unread(
+    sections: Sequence[Section], unread: Unread, rows: int, language: str
+) -> list[Section]:
+    """Sections the first of which also says how much of so many rows was not read."""
+    first, *others = sections
+    said = catalogue(language)["unread_note"]
+    said = said.format(rows=unread.rows, all=rows, tokens=unread.tokens)
+    return [first.model_copy(update={"notes": [*first.notes, said]}), *others]
 
 
 def write_json(path: str | Path, content: BaseModel) -> None:

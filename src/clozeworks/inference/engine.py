@@ -38,6 +38,14 @@ BATCH_TOKENS = 4096
 """Tokens of a batch."""
 
 
+class BadExample(UserError):
+    """One of the Examples cannot be read: which, counted from 1, and why."""
+
+    def __init__(self, number: int, why: str) -> None:
+        super().__init__(f"example {number:,}: {why}")
+        self.number, self.why = number, why
+
+
 class Engine:
     """A model, its task and its tokenizer, ready to answer.
 
@@ -84,14 +92,27 @@ class Engine:
 
     def parts(self, examples: Iterable[Any]) -> Iterator[tuple[Any, list[Part]]]:
         """Yield each Example with the Parts of its Sequences, before they are joined."""
-        source = iter(examples)
+        source, done = iter(examples), 0
         while window := list(islice(source, max(1, WINDOW // self.task.sequences_each))):
             asked = [self.task.asked(example) for example in window]
-            groups = self.task.features(asked, self.tokenizer)
+            groups = self._features(asked, done)
+            done += len(asked)
             self._count(groups)
             answers = iter(self._answers([s for group in groups for s in group]))
             for example, group in zip(window, groups, strict=True):
                 yield example, [next(answers) for _ in group]
+
+    def _features(self, asked: list[Any], done: int) -> list[list[Sequence]]:
+        """The Sequences of some Examples, `done` others before them; one that is bad is named."""
+        try:
+            return self.task.features(asked, self.tokenizer)
+        except UserError:
+            for number, example in enumerate(asked, done + 1):
+                try:
+                    self.task.features([example], self.tokenizer)
+                except UserError as error:
+                    raise BadExample(number, str(error)) from error
+            raise
 
     def _count(self, groups: list[list[Sequence]]) -> None:
         cut_off = [sum(s.truncated for s in group) for group in groups]

@@ -72,12 +72,18 @@ def labels_of(bundle: Bundle) -> list[str]:
     if id2label is None and heads_of(bundle) in ({"classify"}, {"tag"}):
         return ["LABEL_0", "LABEL_1"]  # Hugging Face writes nothing where this is so
     id2label = id2label or {}
-    if not isinstance(id2label, dict) or not all(str(key).isdecimal() for key in id2label):
+    numbers = {str(i) for i in range(len(id2label))}
+    if not isinstance(id2label, dict) or set(map(str, id2label)) != numbers:
         raise UserError(
-            f"{bundle.path / 'config.json'}: id2label should name a label for each number, "
-            f"as in {{'0': 'no', '1': 'yes'}}; it is {id2label!r}"
+            f"{bundle.path / 'config.json'}: id2label should name a label for each number from 0 "
+            f"on, as in {{'0': 'no', '1': 'yes'}}; it is {id2label!r}"
         )
-    return [str(id2label[key]) for key in sorted(id2label, key=int)]
+    labels = [str(id2label[key]) for key in sorted(id2label, key=int)]
+    if twice := next((label for label in labels if labels.count(label) > 1), None):
+        raise UserError(
+            f"{bundle.path / 'config.json'}: id2label has {twice!r} twice; give each its own name"
+        )
+    return labels
 
 
 def open_model(bundle: Bundle, task: Task, seed: int = 0, *, to_train: bool = False) -> Opened:

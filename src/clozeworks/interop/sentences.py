@@ -9,7 +9,7 @@ from torch import Tensor
 from clozeworks.core.bundle import Bundle, Card, read_json
 from clozeworks.core.errors import UserError
 from clozeworks.model.encoder import initialise
-from clozeworks.model.families import Family, public_heads
+from clozeworks.model.families import Family, family_named, public_heads
 from clozeworks.model.heads import Model, Pooler
 from clozeworks.model.pooling import Pooling
 
@@ -110,7 +110,8 @@ def _window(bundle: Bundle, folder: str) -> int | None:
             "sentence-transformers"
         )
     said = values.get("max_seq_length") or pieces.get("model_max_length")
-    known = (said, bundle.config.get("max_position_embeddings"))
+    name = str(bundle.config.get("model_type") or "bert")
+    known = (said, family_named(name).config(bundle.config).max_positions)
     return min((n for n in known if isinstance(n, int) and n > 0), default=None)
 
 

@@ -24,6 +24,8 @@ DTYPES = {1: torch.float32, 2: torch.float64, 14: torch.bfloat16, 19: torch.floa
 """TensorFlow's numbers of the number formats weights have."""
 SIZES = {1: 4, 2: 8, 3: 4, 4: 1, 5: 2, 6: 1, 9: 8, 10: 1, 14: 2, 17: 2, 19: 2, 22: 4, 23: 8}
 """Bytes a number of each format takes; formats without a fixed size are not here."""
+TEXT = 7
+"""TensorFlow's number of strings, whose checksum is not of their bytes; no weight is one."""
 MOST_DIMENSIONS = 8
 CONFIGS = ("bert_config.json", "albert_config.json", "electra_config.json", "config.json")
 """What the config of a TensorFlow checkpoint is called."""
@@ -70,7 +72,8 @@ def read_checkpoint(prefix: Path) -> dict[str, Tensor]:
     return {
         name: tensor
         for name, entry in entries.items()
-        if (tensor := _read(name, entry, paths)) is not None and not _SKIPPED.search(name)
+        if entry.dtype != TEXT and (tensor := _read(name, entry, paths)) is not None
+        if not _SKIPPED.search(name)
     }
 
 

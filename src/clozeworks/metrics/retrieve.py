@@ -1,6 +1,7 @@
 """How well vectors find what belongs to them among all others; in blocks, in flat memory."""
 
 from collections.abc import Iterator, Sequence
+from statistics import fmean as mean
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,8 @@ class Found(NamedTuple):
     """[Q], from 1: the place of the first that belongs to it."""
     first: Ints
     """[Q, k], the candidates that came first, the best first."""
+    precision: Floats
+    """[Q], the average precision over all candidates."""
 
 
 class Pool(NamedTuple):
@@ -42,8 +45,7 @@ class Pool(NamedTuple):
 def retrieve(pool: Pool, k: int = max(CUTS)) -> Found:
     """Order all candidates for every query by cosine; of equal ones the earlier goes first."""
     parts = [_block(pool, start, stop, k) for start, stop in _blocks(pool)]
-    ranks, first = (np.concatenate(some) for some in zip(*parts, strict=True))
-    return Found(ranks, first)
+    return Found(*(np.concatenate(some) for some in zip(*parts, strict=True)))
 
 
 def _blocks(pool: Pool) -> Iterator[tuple[int, int]]:
@@ -52,7 +54,7 @@ def _blocks(pool: Pool) -> Iterator[tuple[int, int]]:
         yield start, min(start + size, len(pool.queries))
 
 
-def _block(pool: Pool, start: int, stop: int, k: int) -> tuple[Ints, Ints]:
+def _block(pool: Pool, start: int, stop: int, k: int) -> Found:
     scores = pool.queries[start:stop] @ pool.candidates.T
     for row, query in enumerate(range(start, stop)):
         aside = pool.same[query]
@@ -60,17 +62,22 @@ def _block(pool: Pool, start: int, stop: int, k: int) -> tuple[Ints, Ints]:
             scores[row, aside] = -np.inf
     k = min(k, scores.shape[1])
     least = np.partition(scores, -k, axis=1)[:, -k]
-    ranks, first = [], []
+    ranks, first, precision = [], [], []
     for row, query in enumerate(range(start, stop)):
-        ranks.append(_rank(scores[row], pool.relevant[query]))
+        places = sorted(_rank(scores[row], own) for own in set(pool.relevant[query]))
+        ranks.append(places[0])
+        precision.append(mean(n / place for n, place in enumerate(places, 1)))
         some = np.flatnonzero(scores[row] >= least[row])
         first.append(some[np.argsort(-scores[row, some], kind="stable")][:k])
-    return np.array(ranks, dtype=np.int64), np.array(first, dtype=np.int64)
+    return Found(
+        np.array(ranks, dtype=np.int64),
+        np.array(first, dtype=np.int64),
+        np.array(precision, dtype=np.float32),
+    )
 
 
-def _rank(scores: Floats, relevant: Sequence[int]) -> int:
-    """The place of the best of the relevant ones; of equal scores the earlier goes first."""
-    own = min(relevant, key=lambda i: (-scores[i], i))
+def _rank(scores: Floats, own: int) -> int:
+    """The place of a candidate; of equal scores the earlier goes first."""
     before = np.count_nonzero(scores[:own] == scores[own])
     return 1 + int(np.count_nonzero(scores > scores[own]) + before)
 
@@ -78,7 +85,8 @@ def _rank(scores: Floats, relevant: Sequence[int]) -> int:
 def retrieval_metrics(found: Found, relevant: Sequence[Sequence[int]]) -> RankMetrics:
     """The numbers of what was found, at the usual cuts."""
     ranked = [[str(i) for i in row] for row in found.first.tolist()]
-    return rank_metrics(ranked, [{str(i): 1.0 for i in own} for own in relevant])
+    cut = rank_metrics(ranked, [{str(i): 1.0 for i in own} for own in relevant])
+    return cut.model_copy(update={"map": float(found.precision.mean(dtype=np.float64))})
 
 
 def spread(vectors: Floats) -> float:

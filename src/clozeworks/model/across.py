@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clozeworks.model.attention import CAPACITY_STEP, MASKED, MIN_CAPACITY, Drop
+from clozeworks.model.attention import CAPACITY_STEP, MASKED, MIN_CAPACITY, Drop, before_softmax
 from clozeworks.model.rows import step_of
 
 
@@ -77,15 +77,20 @@ def _first_fit(
     """Put each pair, longest first, in the first row with room for both; start slots and rows."""
     first, second = lengths
     room: list[tuple[int, int]] = []
+    open_: list[int] = []  # rows that the shortest of both sides would fit into
+    least = min(first, default=0), min(second, default=0)
     starts = [0] * len(first), [0] * len(first)
     for i in sorted(range(len(first)), key=lambda i: -first[i] - second[i]):
         a, b = first[i], second[i]
-        row = next((r for r, (x, y) in enumerate(room) if x >= a and y >= b), len(room))
+        row = next((r for r in open_ if room[r][0] >= a and room[r][1] >= b), len(room))
         if row == len(room):
             room.append((capacities[0], capacities[1]))
+            open_.append(row)
         for start, capacity, free in zip(starts, capacities, room[row], strict=True):
             start[i] = row * capacity + capacity - free
         room[row] = room[row][0] - a, room[row][1] - b
+        if room[row][0] < least[0] or room[row][1] < least[1]:
+            open_.remove(row)
     return starts, len(room)
 
 
@@ -171,7 +176,7 @@ class _Across(torch.autograd.Function):
         scores = torch.bmm(grad, kv[1].transpose(1, 2))
         if keep is not None:
             scores.mul_(keep)
-        scores = torch.ops.aten._softmax_backward_data(scores, probs, -1, probs.dtype)
+        scores = before_softmax(scores, probs)
         dq = torch.bmm(scores, kv[0]).mul_(ctx.scale)
         torch.bmm(scores.transpose(1, 2), q, out=grads[0])
         slots = grads.view(2, rows, heads, kv.shape[2], kv.shape[3]).permute(1, 3, 0, 2, 4)

@@ -26,6 +26,10 @@ library to prepare."""
 LONG = 1024
 """Rows longer than this take torch's fused kernel on a CPU too: slower, but without dropout it
 keeps no square of probabilities, which at 8,192 tokens would be gigabytes a layer."""
+WIDEST = 256
+"""Width of a head up to which torch's kernel for sequences end to end goes."""
+_PRIVATE = getattr(torch.ops.aten, "_softmax_backward_data", None)
+"""torch's own kernel; a later torch may have none."""
 MASKED = -1e9
 """Added to the score of a slot of another sequence: exp gives 0, and no row is ever all -inf."""
 
@@ -122,13 +126,17 @@ class Layout:
 def _first_fit(lengths: list[int], capacity: int) -> tuple[list[int], int]:
     """Put each length, longest first, in the first row with room; return start slots and rows."""
     room: list[int] = []
-    starts = [0] * len(lengths)
+    open_: list[int] = []  # rows that the shortest would fit into
+    starts, least = [0] * len(lengths), min(lengths, default=0)
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        row = next((r for r, free in enumerate(room) if free >= lengths[i]), len(room))
+        row = next((r for r in open_ if room[r] >= lengths[i]), len(room))
         if row == len(room):
             room.append(capacity)
+            open_.append(row)
         starts[i] = row * capacity + capacity - room[row]
         room[row] -= lengths[i]
+        if room[row] < least:
+            open_.remove(row)
     return starts, len(room)
 
 
@@ -151,11 +159,12 @@ class View:
         cls,
         layout: Layout,
         x: Tensor,
+        heads: int,
         turn: tuple[Tensor, Tensor] | None = None,
         share: float = 0.0,
     ) -> "View":
-        """Each of the tokens `x` sees its whole sequence; `share` of attention is dropped."""
-        if takes_varlen(x, share):
+        """Each of the tokens `x` [T, H] sees all of its sequence; `share` of that is dropped."""
+        if takes_varlen(x, x.shape[-1] // heads, share):
             return cls(layout, None, turn, varlen=True)
         return cls(layout, layout.mask(x.dtype), turn)
 
@@ -181,10 +190,13 @@ class Drop:
     noise: Noise
 
 
-def takes_varlen(x: Tensor, share: float) -> bool:
-    """Whether `varlen_attn` can serve: on a GPU, in half precision, without dropout."""
-    halves = (torch.bfloat16, torch.float16)
-    return x.is_cuda and x.dtype in halves and share == 0
+def takes_varlen(x: Tensor, width: int, share: float) -> bool:
+    """Whether `varlen_attn` can serve: on a GPU since Ampere, in half precision, without dropout,
+    with heads whose width it need not pad."""
+    if not x.is_cuda or x.dtype not in (torch.bfloat16, torch.float16) or share:
+        return False
+    fits = width % 8 == 0 and width <= WIDEST
+    return fits and torch.cuda.get_device_capability(x.device) >= (8, 0)
 
 
 def attend(qkv: Tensor, view: View, heads: int, drop: Drop) -> Tensor:
@@ -260,6 +272,14 @@ def _by_token(x: Tensor, layout: Layout) -> Tensor:
     return split.transpose(1, 2).reshape(layout.rows * layout.capacity, -1)
 
 
+def before_softmax(grad: Tensor, probs: Tensor) -> Tensor:
+    """The gradient before a softmax over the last dimension: of what it gave [.., C] → [.., C]."""
+    if _PRIVATE is None:
+        return probs * (grad - (grad * probs).sum(-1, keepdim=True))
+    found: Tensor = _PRIVATE(grad, probs, -1, probs.dtype)
+    return found
+
+
 class _Attend(torch.autograd.Function):
     """Attention by matrix products, its backward written out; keeps the probabilities."""
 
@@ -298,7 +318,7 @@ class _Attend(torch.autograd.Function):
         scores = torch.bmm(grad, v.transpose(1, 2))
         if keep is not None:
             scores.mul_(keep)
-        scores = torch.ops.aten._softmax_backward_data(scores, probs, -1, probs.dtype)
+        scores = before_softmax(scores, probs)
         torch.bmm(scores, k, out=grads[0])
         grads[0].mul_(ctx.scale)
         torch.bmm(scores.transpose(1, 2), q, out=grads[1])

@@ -17,6 +17,24 @@ def in_batch(anchors: Tensor, candidates: Tensor, hidden: Tensor, temperature: f
     return F.cross_entropy(scores, own, reduction="sum")
 
 
+def no_negatives(anchors: Tensor, positives: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
+    """Which candidates are not wrong for an anchor [B, B + K], nor anchors for a positive [B, B].
+
+    Given are numbers [B], [B] and [K] int64 that are equal where texts are; candidates are the
+    positives, then the negatives. Nothing is wrong that is the anchor word for word, or a positive
+    of the same anchor, whichever row says so. Bool; an anchor's own positive is never hidden.
+    """
+    numbers = torch.cat([anchors, positives, negatives]).unique(return_inverse=True)[1]
+    anchors, candidates = numbers.split([len(anchors), len(numbers) - len(anchors)])
+    positives = candidates[: len(anchors)]
+    right = torch.eye(len(numbers), dtype=torch.bool, device=numbers.device)
+    right[anchors, positives] = True
+    hidden, back = right[anchors][:, candidates], right[anchors][:, positives].t().contiguous()
+    hidden.fill_diagonal_(False)
+    back.fill_diagonal_(False)
+    return hidden, back
+
+
 def cosent(similarities: Tensor, scores: Tensor, temperature: float) -> Tensor:
     """log(1 + Σ exp((s_j - s_i) / temperature)) over all i scored above j (Su 2022): a scalar.
 

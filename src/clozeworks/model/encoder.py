@@ -292,7 +292,7 @@ class Encoder(nn.Module):
                 return View(layout, layout.mask(x.dtype, window if local else None), turn)
             if local:
                 return View.local(layout, x.dtype, window, turn)
-            return View.everywhere(layout, x, turn, dropped)
+            return View.everywhere(layout, x, config.num_heads, turn, dropped)
 
         local = set(config.local_layers)
         depths = len(config.order)
@@ -306,7 +306,8 @@ class Encoder(nn.Module):
 def initialise(module: nn.Module, std: float, seed: int) -> None:
     """Fill weights with N(0, std²), biases with 0, norms with 1 (as BERT); a function of `seed`.
 
-    Recurrent weights are uniform within one over the root of their width, as torch has them.
+    Recurrent weights are uniform within one over the root of their width, as torch has them; what
+    a head holds beside such parts, such as the moves of a CRF, is 0. Nothing stays as it was.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -323,3 +324,6 @@ def initialise(module: nn.Module, std: float, seed: int) -> None:
                 bound = 1 / math.sqrt(part.hidden_size)
                 for parameter in part.parameters():
                     parameter.uniform_(-bound, bound, generator=generator)
+            else:
+                for parameter in part.parameters(recurse=False):
+                    parameter.zero_()

@@ -4,6 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+SURE = 1e-7
+"""Least that is left of a probability in focal losses: at 0 a root has no gradient."""
+
 
 def class_loss(
     logits: Tensor,
@@ -23,7 +26,7 @@ def class_loss(
         return F.cross_entropy(logits, gold, weights, reduction="sum", label_smoothing=smoothing)
     each = F.cross_entropy(logits, gold, weights, reduction="none", label_smoothing=smoothing)
     p = torch.softmax(logits, -1).gather(1, gold[:, None])[:, 0]
-    return (each * (1 - p).clamp_min(0) ** focus).sum()
+    return (each * (1 - p).clamp_min(SURE) ** focus).sum()
 
 
 def label_loss(
@@ -46,7 +49,7 @@ def label_loss(
         return each
     p = torch.sigmoid(logits)
     p = torch.where(gold > 0, p, 1 - p)
-    return (each * (1 - p).clamp_min(0) ** focus).sum()
+    return (each * (1 - p).clamp_min(SURE) ** focus).sum()
 
 
 def balanced_classes(gold: Tensor, classes: int) -> Tensor:

@@ -14,6 +14,7 @@ from clozeworks.core.bundle import Calibration
 from clozeworks.core.errors import UserError, suggestion
 from clozeworks.core.records import Prediction, Target
 from clozeworks.metrics.calibrate import calibrate
+from clozeworks.metrics.classify import classify_metrics
 from clozeworks.metrics.labels import (
     fit_label_temperature,
     fit_label_thresholds,
@@ -24,6 +25,7 @@ from clozeworks.metrics.levels import ancestors, closed, raised, summed
 from clozeworks.metrics.regress import regress_metrics
 from clozeworks.model.heads import AnyEncoder, ClassHead, NumberHead
 from clozeworks.model.losses import balanced_classes, balanced_labels, class_loss, label_loss
+from clozeworks.tasks._labels import Label, check_path, numbers_first, single_label
 from clozeworks.tasks._predictions import (
     ClassifyPrediction,
     LabelsPrediction,
@@ -33,7 +35,6 @@ from clozeworks.tasks._predictions import (
 )
 from clozeworks.tasks.base import few_rows
 
-Label = str | list[str] | None
 Array = npt.NDArray[Any]
 
 LARGEST = 1e6
@@ -140,19 +141,19 @@ class Single(Answer):
         self.Answer = PathPrediction if config.levels else ClassifyPrediction
 
     def stratum(self, label: Label) -> str:
-        return _one(label)
+        return single_label(label)
 
     def check(self, label: Label) -> None:
-        _check_path(_one(label), self.config.levels)
+        check_path(single_label(label), self.config.levels)
 
     def labels_in(self, found: Items[Label]) -> list[str]:
-        names = {_one(label) for label in found}
+        names = {single_label(label) for label in found}
         if len(names) < 2:
             raise UserError(f"there is a single label {min(names)!r}; two or more are needed")
-        return sorted(names, key=_numbers_first)
+        return sorted(names, key=numbers_first)
 
     def target(self, label: Label) -> int:
-        return self._known(_one(label))
+        return self._known(single_label(label))
 
     def look_over(self, targets: Array) -> Calibration:
         if self.config.class_weights == "balanced":
@@ -193,8 +194,9 @@ class Single(Answer):
         self, given: Items[ClassifyPrediction], gold: Items[Label], calibration: Calibration
     ) -> list[str]:
         rows, target = len(gold), self.config.target
-        answers = [(p.label, g) for p, g in zip(given, gold, strict=True) if p.label is not None]
-        right = sum(self._is_right(label, str(g)) for label, g in answers) / max(1, len(answers))
+        pairs = zip(given, map(single_label, gold), strict=True)
+        answers = [self._is_right(p.label, g) for p, g in pairs if p.label is not None]
+        right = sum(answers) / max(1, len(answers))
         said = [
             f"calibrated on dev: temperature {calibration.temperature:.2f}; below a probability of "
             f'{calibration.threshold:.2f} the answer is "I don\'t know": {len(answers) / rows:.1%} '
@@ -212,11 +214,14 @@ class Single(Answer):
         return label in (ancestors(gold, self.config.levels) if self.config.levels else [gold])
 
     def metrics(self, given: Items[ClassifyPrediction], gold: Items[Label]) -> Mapping[str, float]:
-        pairs = [(p.best, str(g)) for p, g in zip(given, gold, strict=True)]
-        found = {"accuracy": sum(best == g for best, g in pairs) / max(1, len(pairs))}
-        if sign := self.config.levels:
-            tops = sum(ancestors(best, sign)[0] == ancestors(g, sign)[0] for best, g in pairs)
-            found["top_accuracy"] = tops / max(1, len(pairs))
+        sign, best, right = self.config.levels, [p.best for p in given], [*map(single_label, gold)]
+        if not best:
+            return dict.fromkeys(["accuracy", "macro_f1", *["top_accuracy"] * bool(sign)], 0.0)
+        judged = classify_metrics(right, best, self.labels)
+        found = {"accuracy": judged.accuracy, "macro_f1": judged.macro.f1}
+        if sign:
+            tops = ((ancestors(name, sign)[0] for name in names) for names in (best, right))
+            found["top_accuracy"] = sum(a == b for a, b in zip(*tops, strict=True)) / len(best)
         return found
 
 
@@ -234,13 +239,13 @@ class Multi(Answer):
 
     def check(self, label: Label) -> None:
         for name in self._several(label):
-            _check_path(name, self.config.levels)
+            check_path(name, self.config.levels)
 
     def labels_in(self, found: Items[Label]) -> list[str]:
         names = {name for label in found for name in self._several(label)}
         if not names:
             raise UserError("no row has a label; give some")
-        return sorted(names, key=_numbers_first)
+        return sorted(names, key=numbers_first)
 
     def _several(self, label: Label) -> list[str]:
         """The labels of a cell or list; of paths, every level."""
@@ -332,7 +337,7 @@ class Number(Answer):
 
     def target(self, label: Label) -> float:
         try:
-            value = float(_one(label))
+            value = float(single_label(label))
         except ValueError:
             value = np.nan
         if not np.isfinite(value):
@@ -373,27 +378,3 @@ class Number(Answer):
 
 
 ANSWERS: dict[str, type[Answer]] = {"single": Single, "multi": Multi, "regression": Number}
-
-
-def _one(label: Label) -> str:
-    if isinstance(label, list):
-        if len(label) != 1:
-            raise UserError(f"a row has several labels ({', '.join(label)}); use --kind multi")
-        return label[0]
-    return str(label)
-
-
-def _check_path(label: str, sign: str) -> None:
-    if sign and not all(step.strip() for step in label.split(sign)):
-        raise UserError(
-            f"label {label!r} has an empty level; write every level between {sign!r}, or none"
-        )
-
-
-def _numbers_first(label: str) -> tuple[int, float, str]:
-    try:
-        value = float(label)
-    except ValueError:
-        value = np.nan
-    # "nan" and "inf" are words: neither has a place among numbers
-    return (0, value, label) if np.isfinite(value) else (1, 0.0, label)

@@ -17,7 +17,7 @@ class Entity(Record):
     """Its first character, counted from 0."""
     end: int
     """One past its last."""
-    label: str
+    label: str = Field(min_length=1)
     """Its type."""
     text: str | None = None
     """Its characters; where given, they must stand there."""
@@ -80,6 +80,8 @@ def text_of(example: TagExample) -> str:
 def entities_of(example: TagExample) -> list[Span]:
     """The gold entities by characters, in order; raises UserError where they cannot be."""
     text, given = read(example)
+    if example.entities is not None and example.tags is not None:
+        raise UserError("both entities and tags; give one of them")
     if example.entities is not None:
         for e in example.entities:
             _check_place(e, text)

@@ -147,7 +147,7 @@ def answers(model: Model, batch: Batch, vocabulary: Vocabulary, how: tuple[int, 
     holes = [
         (int(row), s.allowed) for s, (r, _) in zip(batch.sequences, asked, strict=True) for row in r
     ]
-    tokens, chances = _filled(model, batch, holes, top)
+    tokens, chances = _filled(model, batch, holes, (top, vocabulary.size))
     return {
         "tokens": tokens,
         "chances": chances,
@@ -156,8 +156,11 @@ def answers(model: Model, batch: Batch, vocabulary: Vocabulary, how: tuple[int, 
 
 
 def _filled(
-    model: Model, batch: Batch, holes: list[tuple[int, Ints | None]], top: int
+    model: Model, batch: Batch, holes: list[tuple[int, Ints | None]], most: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
+    """The best fillings of each hole; `most` are named, and of so many pieces: a model may have
+    rows that no piece is known for."""
+    top, pieces = most
     device = batch.input_ids.device
     if not holes:
         return torch.zeros(0, dtype=torch.int64), torch.zeros(0)
@@ -168,7 +171,7 @@ def _filled(
     logs = (row for some in x.split(ROWS_AT_ONCE) for row in _log_chances(model, some))
     for (_, allowed), log in zip(holes, logs, strict=True):
         if allowed is None:
-            best = log.topk(min(top, len(log)))
+            best = log[:pieces].topk(min(top, pieces))
             tokens.append(best.indices)
             chances.append(best.values.exp())
         else:

@@ -138,7 +138,7 @@ class Scored(Task):
     def windows_of(
         self, kept: Ints, moving: Ints, tokenizer: Tokenizer, alternative: int, cut: int
     ) -> list[Sequence]:
-        """The windows of one alternative, of which `cut` tokens are left out."""
+        """The windows of one alternative, the first of which counts `cut` tokens as left out."""
         limits = self.config.max_length, self.config.overlap
         found = beside(kept, moving, tokenizer.form, limits, moving_first=self.moving_first)
         lost = (cut if i == 0 else 0 for i in range(len(found)))

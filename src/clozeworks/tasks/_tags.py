@@ -59,6 +59,17 @@ class TagHead(ClassHead):
         self.crf = Crf(legal) if crf else None
 
 
+class Tagged(NamedTuple):
+    """What a window says of one unit."""
+
+    unit: tuple[int, int]
+    """Its characters."""
+    tag: str
+    sure: float
+    room: int
+    """Tokens to the nearer end of the window."""
+
+
 class WordTags:
     """Each word has one tag; entities are read from the tags."""
 
@@ -174,24 +185,44 @@ class WordTags:
         ]
 
     def join(self, parts: list[Part], calibration: Calibration) -> list[Sure]:
-        """Each unit's tag is that of the window in which it stands farthest from an end."""
-        best: dict[tuple[int, int], tuple[int, str, float]] = {}
+        """Each unit's tag is that of the window in which it stands farthest from an end.
+
+        Where that would let a tag follow another that may not, the change from one window to the
+        next is made at the nearest place where it does not.
+        """
+        said: list[Tagged] = []
         for part in parts:
-            places = part["units"].tolist()
-            said = zip(places, part["room"], part["tags"], part["sure"], strict=True)
-            for (start, end), room, tag, sure in said:
-                unit = start, end
-                if unit not in best or room > best[unit][0]:
-                    best[unit] = room, tag, sure
-        order = sorted(best)
-        units = np.array(order, dtype=np.int64).reshape(-1, 2)
+            places = map(tuple, part["units"].tolist())
+            own = zip(places, part["tags"], part["sure"], part["room"], strict=True)
+            self._follow(said, [Tagged(*one) for one in own])
+        units = np.array([one.unit for one in said], dtype=np.int64).reshape(-1, 2)
         return [
             Sure(
                 characters_of(span, units),
-                min(1.0, *(best[unit][2] for unit in order[span.start : span.end])),
+                min(1.0, *(one.sure for one in said[span.start : span.end])),
             )
-            for span in spans_of([best[unit][1] for unit in order])
+            for span in spans_of([one.tag for one in said])
         ]
+
+    def _follow(self, said: list[Tagged], more: list[Tagged]) -> None:
+        """Add to what windows before have said of their units what the next one says."""
+        last = said[-1].unit if said else (-1, -1)
+        both = sum(one.unit <= last for one in more)
+        first = len(said) - both
+        usual = sum(a.room >= b.room for a, b in zip(said[first:], more, strict=False))
+        near = sorted(range(both + 1), key=lambda seam: (abs(seam - usual), seam))
+        before = {seam: said[max(0, first + seam - 1) : first + seam] for seam in near}
+        legal = (s for s in near if self._may_follow(before[s], more[s : s + 1]))
+        seam = next(legal, usual)
+        del said[first + seam :]
+        said += more[seam:]
+
+    def _may_follow(self, before: list[Tagged], after: list[Tagged]) -> bool:
+        """Whether one tag may stand after another; of none, any may."""
+        if not before or not after:
+            return True
+        one, other = (self.labels.index(tags[0].tag) for tags in (before, after))
+        return bool(self._legal[one, other])
 
     def tags(self, found: Items[Sure], given: Ints) -> list[str] | None:
         """A tag for each token given, also for those without a piece of their own."""

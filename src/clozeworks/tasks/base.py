@@ -72,19 +72,15 @@ class Task(ABC):
     """Fields of its Examples that hold what it is to predict."""
     from_shards: ClassVar[bool] = False
     """Whether its training data is a prepared corpus instead of Examples."""
-    sequences_each: ClassVar[int] = 1
+    sequences_each: int = 1
     """Sequences that an Example usually has, about: how many are held at a time goes by it."""
     headless: ClassVar[bool] = False
     """Whether it asks the encoder itself, through no head: its folders hold a bare encoder."""
-    in_batch: ClassVar[bool] = False
-    """Whether what is learned of an Example depends on the others of its batch. The losses of parts
-    of a batch then do not add up to that of the whole, and a step that is cut into several batches
-    compares within each of them."""
     unlabelled: ClassVar[bool] = False
     """Whether it also learns of Examples without an answer."""
     apart: ClassVar[bool] = False
     """Whether each text of an Example is read by itself, in Sequences of its own."""
-    windows: ClassVar[bool] = False
+    windows: bool = False
     """Whether what is too long for one Sequence is read in several, and nothing is cut."""
     lengths: ClassVar[tuple[str, ...]] = ("max_length",)
     """Its settings that say how many tokens a sequence may have."""
@@ -191,6 +187,11 @@ class Task(ABC):
         values = [getattr(example, f) for f in cls.Example.model_fields if f not in cls.answers]
         return [v for v in values if isinstance(v, str)], getattr(example, "label", None)
 
+    @classmethod
+    def written(cls, example: Any) -> list[str]:
+        """The texts that are to be written for an Example, for looking data over; mostly none."""
+        return []
+
     def stratum(self, example: Any) -> str:
         """Which Examples are alike: a dev set is held out of each kind evenly."""
         return ""
@@ -215,7 +216,8 @@ class Task(ABC):
         """Raise UserError for an Example that could never be learned, whatever labels there are."""
         self.readable(example)
         if not self.is_labelled(example):
-            raise UserError("no label; label it, or remove the row")
+            missing = " and no ".join(sorted(self.answers))
+            raise UserError(f"no {missing}: fill it in, or remove the row")
 
     def target(self, example: Any) -> Target:
         """What is to be learned of the Example; -1 if there is nothing."""
@@ -226,6 +228,10 @@ class Task(ABC):
         for part in self.parts:
             if part is not self:
                 part.look_over(groups)
+
+    def readings(self, groups: Items[Group]) -> list[Group]:
+        """What is read of the training Groups once they are looked over: mostly they themselves."""
+        return list(groups)
 
     def mark(self, batch: Batch, groups: Items[Group], draw: Draw) -> Batch:
         """Add this task's targets to a packed batch."""
@@ -266,6 +272,13 @@ class Task(ABC):
 
     # === Training ===
 
+    @property
+    def compares(self) -> Items[str]:
+        """Where what is learned of an Example depends on the others of its step: the targets that
+        `compared` looks at. Empty where the losses of parts of a step add up to that of the whole,
+        as those of most tasks do."""
+        return ()
+
     def begin(self, model: Model, batch: Batch) -> tuple[Batch, Terms]:
         """What comes before the encoder's pass: the batch it reads, and terms known by then."""
         return batch, {}
@@ -282,6 +295,17 @@ class Task(ABC):
     def counts(self, batch: Batch) -> dict[str, float]:
         """How many things each loss term sums over, known before the forward."""
 
+    def vectors(self, model: Model, rows: Tensor, batch: Batch) -> Tensor:
+        """What a task that compares does compare, [G, H] fp32; arguments as for `terms`."""
+        raise TypeError(f"{self.name} compares nothing")
+
+    def compared(self, vectors: Tensor, targets: Mapping[str, Tensor]) -> Terms:
+        """One SUM per loss term, of the `vectors` of any number of batches, one after another.
+
+        `targets` are those of the same batches, [G, …] each, under the names in `compares`.
+        """
+        raise TypeError(f"{self.name} compares nothing")
+
     def right(self, model: Model, rows: Tensor, batch: Batch) -> Terms:
         """Of what a loss term counts, how many are answered rightly; arguments as for `terms`."""
         return {}
@@ -292,6 +316,11 @@ class Task(ABC):
         for part, rows in each:
             terms |= part.terms(model, rows, batch)
         return terms
+
+    def to_compare(self, model: Model, batch: Batch) -> Tensor:
+        """The `vectors` of a batch, from a single pass through the encoder."""
+        batch, _, ((_, rows),) = self._through(model, batch)
+        return self.vectors(model, rows, batch)
 
     def judge(self, model: Model, batch: Batch) -> Judged:
         """The loss, and how many answers are right, of every part, from that same pass."""
@@ -343,5 +372,5 @@ class Task(ABC):
         return {}
 
     def measured(self, examples: Items[Any]) -> Collection[str]:
-        """What `metrics` of these Examples are called."""
+        """Those of their `metrics` that are better the larger they are, by name."""
         return self.metrics([], [])

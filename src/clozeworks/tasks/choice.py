@@ -73,6 +73,7 @@ class Choice(Scored):
     name = "choice"
     Config, Example, Answer = ChoiceConfig, ChoiceExample, ChoicePrediction
     cut_by = ("option_length",)
+    free = frozenset({"answer_form"})
     answers = frozenset({"answer"})
     moving_first = True
     config: ChoiceConfig

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from collections.abc import Sequence as Items
 from dataclasses import replace
+from hashlib import blake2b
 from itertools import groupby
 from math import isfinite, isnan, nan
 from typing import Literal
@@ -18,7 +19,7 @@ from clozeworks.core.errors import UserError
 from clozeworks.core.records import Example, Sequence, Vocabulary
 from clozeworks.data.batches import Batch, Group
 from clozeworks.metrics.retrieve import spread
-from clozeworks.model.contrast import cosent, cosine_distance, in_batch
+from clozeworks.model.contrast import cosent, cosine_distance, in_batch, no_negatives
 from clozeworks.model.heads import AnyEncoder, Model
 from clozeworks.model.pooling import Pooling, joined, pooled, rows_of
 from clozeworks.tasks._vectors import (
@@ -49,8 +50,8 @@ WANTS: dict[Objective, tuple[Kind, str]] = {
     "cosine": ("scored", "a score (--score) and a text_pair (--text-pair)"),
 }
 NAMES: dict[Kind, tuple[str, ...]] = {"pairs": RETRIEVED, "scored": SCORED, "texts": ("spread",)}
-ROLES = ("embed_anchors", "embed_positives", "embed_negatives")
-"""Targets that say what each text of a batch is."""
+ROLE, SAME, SCORE = "embed_role", "embed_same", "embed_score"
+"""Targets that say of each text of a batch what it is, which are the same, and its row's score."""
 SHOWN = 40
 """Characters of a text that an error quotes."""
 
@@ -112,7 +113,7 @@ class Embed(Task):
     name = "embed"
     Config, Example, Answer = EmbedConfig, EmbedExample, EmbedPrediction
     answers = frozenset({"positive", "negatives", "score"})
-    headless = in_batch = unlabelled = apart = windows = True
+    headless = unlabelled = apart = windows = True
     config: EmbedConfig
 
     def __init__(self, config: Settings, vocabulary: Vocabulary, labels: Items[str] = ()) -> None:
@@ -201,42 +202,38 @@ class Embed(Task):
         found = {"objective": objective, "score_range": span}
         self.config = self.config.model_copy(update=found)
 
-    def collate(self, groups: Items[Group], draw: Draw) -> Batch:
-        """As ever; of simcse, every text twice, for dropout to tell the two apart."""
-        if self.config.objective == "simcse":
-            groups = [replace(group, sequences=_twice(group.sequences)) for group in groups]
-        return super().collate(groups, draw)
+    def readings(self, groups: Items[Group]) -> list[Group]:
+        """As they are; of simcse, every text twice, for dropout to tell the two apart."""
+        if self.config.objective != "simcse":
+            return list(groups)
+        return [replace(group, sequences=_twice(group.sequences)) for group in groups]
 
     def mark(self, batch: Batch, groups: Items[Group], draw: Draw) -> Batch:
         """Say which text each sequence is a window of, and what the texts are to one another.
 
-        `embed_owner` [N] int64 numbers the texts of the batch; `embed_anchors`, `embed_positives`
-        [G] and `embed_negatives` [K] int64 are numbers of texts. With scores, `embed_scores` [G]
-        fp32; without, `embed_hidden` [G, G + K] and `embed_back` [G, G] bool: which texts are no
-        negatives of an anchor, and which anchors none of a positive, for being the same.
+        `embed_owner` [N] int64 numbers the texts of the batch. Of each text [G]: `embed_role` int64
+        (0: an anchor, 1: its positive or pair, above: its negatives), and, with scores,
+        `embed_score` fp32; without, `embed_same` int64: a number that texts of the same tokens
+        share, in whichever batch.
         """
         owner: list[int] = []
         roles: list[int] = []
-        numbers: dict[bytes, int] = {}
-        same: list[int] = []
+        same: list[bytes] = []
+        scores: list[float] = []
         for group in groups:
             for role, windows in groupby(group.sequences, key=lambda sequence: sequence.text):
                 ids = [s.ids.tobytes() for s in windows]
                 owner += [len(roles)] * len(ids)
                 roles.append(role)
-                same.append(numbers.setdefault(b"".join(ids), len(numbers)))
-        rows = np.array(roles)
-        places = [
-            torch.from_numpy(np.flatnonzero(some)) for some in (rows == 0, rows == 1, rows > 1)
-        ]
-        targets = dict(zip(ROLES, places, strict=True))
-        if self.config.objective in ("contrastive", "simcse"):
-            alike = torch.tensor(same)
-            hidden, back = _hidden(*(alike[rows] for rows in places))
-            targets |= {"embed_hidden": hidden, "embed_back": back}
+                same.append(blake2b(b"".join(ids), digest_size=8).digest())
+                scores.append(float(group.target))
+        if self.config.objective in ("cosent", "cosine"):
+            more = {SCORE: torch.tensor(scores)}
         else:
-            targets["embed_scores"] = torch.tensor([float(group.target) for group in groups])
-        return batch.with_targets(embed_owner=torch.tensor(owner), **targets)
+            more = {SAME: torch.from_numpy(np.frombuffer(b"".join(same), np.int64).copy())}
+        return batch.with_targets(
+            embed_owner=torch.tensor(owner), embed_role=torch.tensor(roles), **more
+        )
 
     # === Model ===
 
@@ -247,23 +244,41 @@ class Embed(Task):
         return rows_of(batch, self._pooling)
 
     def counts(self, batch: Batch) -> dict[str, float]:
-        return {"embed": float(len(batch.targets["embed_anchors"]))}
+        return {"embed": float((batch.targets[ROLE] == 0).sum())}
+
+    @property
+    def compares(self) -> Items[str]:
+        """All but distances, which are of one row each."""
+        match self.config.objective:
+            case "cosine":
+                return ()
+            case "cosent":
+                return (ROLE, SCORE)
+            case _:
+                return (ROLE, SAME)
 
     def terms(self, model: Model, rows: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Of each Example its share; cosent, which is of a whole batch, as often as it has rows."""
-        t, c = batch.targets, self.config
-        parts = [t[role] for role in ROLES]
+        return self.compared(self.vectors(model, rows, batch), batch.targets)
+
+    def vectors(self, model: Model, rows: Tensor, batch: Batch) -> Tensor:
+        """Of each text of the batch, of length 1."""
+        owner, texts = batch.targets["embed_owner"], len(batch.targets[ROLE])
         windows = pooled(rows, batch, self._pooling)
-        lengths, texts = batch.offsets.diff(), sum(len(part) for part in parts)
-        vectors = F.normalize(joined(windows, lengths, t["embed_owner"], texts), dim=-1)
+        return F.normalize(joined(windows, batch.offsets.diff(), owner, texts), dim=-1)
+
+    def compared(self, vectors: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Of each Example its share; cosent, which is of a whole step, as often as it has rows."""
+        c, roles = self.config, targets[ROLE]
+        parts = [mask.nonzero().flatten() for mask in (roles == 0, roles == 1, roles > 1)]
         anchors, positives, negatives = (vectors[part] for part in parts)
         if c.objective in ("contrastive", "simcse"):
+            hidden, back = no_negatives(*(targets[SAME][part] for part in parts))
             candidates = torch.cat([positives, negatives])
-            loss = in_batch(anchors, candidates, t["embed_hidden"], c.temperature)
+            loss = in_batch(anchors, candidates, hidden, c.temperature)
             if c.symmetric:
-                loss = (loss + in_batch(positives, anchors, t["embed_back"], c.temperature)) / 2
+                loss = (loss + in_batch(positives, anchors, back, c.temperature)) / 2
             return {"embed": loss}
-        scores, similarities = t["embed_scores"], (anchors * positives).sum(-1)
+        scores, similarities = targets[SCORE][parts[0]], (anchors * positives).sum(-1)
         if c.objective == "cosent":
             return {"embed": cosent(similarities, scores, c.temperature) * len(scores)}
         low, high = c.score_range or (0.0, 1.0)
@@ -358,22 +373,6 @@ def _marked(sequences: list[Sequence], text: int) -> list[Sequence]:
 def _twice(sequences: list[Sequence]) -> list[Sequence]:
     own = [s for s in sequences if s.text == 0]
     return [*own, *_marked(own, 1)]
-
-
-def _hidden(anchors: Tensor, positives: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
-    """Which candidates are not wrong for an anchor [G, G + K], nor anchors for a positive [G, G].
-
-    Given are numbers that are equal where texts are. Nothing is wrong that is the anchor word for
-    word, or a positive of the same anchor, whichever row says so.
-    """
-    candidates = torch.cat([positives, negatives])
-    most = int(torch.cat([anchors, candidates]).max()) + 1
-    right = torch.eye(most, dtype=torch.bool)
-    right[anchors, positives] = True
-    hidden, back = right[anchors][:, candidates], right[anchors][:, positives].t().contiguous()
-    hidden.fill_diagonal_(False)
-    back.fill_diagonal_(False)
-    return hidden, back
 
 
 def _short(text: str) -> str:

@@ -235,7 +235,7 @@ class Extract(Task):
         return ExtractPrediction(sentences=kept, summary=as_one([k.text for k in kept])[0])
 
     def _chosen(self, shares: list[float], text: str, spans: Ints) -> list[int]:
-        """The numbers of the sentences to keep, in order: the likeliest that fit."""
+        """The numbers of the sentences to keep, in order: the likeliest that fit, at least one."""
         c = self.config
         room = len(text) if c.share is None else c.share * len(text)
         most = c.keep if c.share is None else len(spans)
@@ -246,9 +246,11 @@ class Extract(Task):
             words = rouge_words(text[start:end])
             if start == end or (c.blocking and said_again(words, said)):
                 continue
-            room -= end - start
-            if len(chosen) == most or (chosen and room < 0):
+            if len(chosen) == most:
                 break
+            if chosen and end - start > room:
+                continue
+            room -= end - start
             chosen.append(i)
             said |= repeatable(words)
         return sorted(chosen)

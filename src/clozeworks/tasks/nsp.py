@@ -56,7 +56,9 @@ class Nsp(Task):
 
     def features(self, examples: Items[Any], tokenizer: Tokenizer) -> list[list[Sequence]]:
         firsts, seconds = [e.text for e in examples], [e.text_pair for e in examples]
-        return [[s] for s in tokenizer.encode_batch(firsts, seconds, spans=False)]
+        most = self.positions
+        found = tokenizer.encode_batch(firsts, seconds, max_length=most, spans=False)
+        return [[sequence] for sequence in found]
 
     def target(self, example: Any) -> int:
         return -1 if example.label is None else self.words.index(example.label)

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -22,8 +23,8 @@ from clozeworks.text.tags import Span, units_of
 from clozeworks.text.tokenizer import Tokenizer
 from clozeworks.text.units import paired
 
-TRIED = 20
-"""Likeliest first and last tokens of a window that are tried with one another."""
+KEPT = 20
+"""Likeliest answers of a window that are held against those of the others."""
 PASSED_OVER = -1
 """The place of an answer that is known, but not where: nothing is learned of it."""
 
@@ -40,7 +41,7 @@ class QaConfig(Settings):
     """Most tokens of a question; longer ones are cut, and counted."""
     answer_length: int = Field(default=30, ge=1)
     """Most tokens of an answer."""
-    candidates: int = Field(default=5, ge=1)
+    candidates: int = Field(default=5, ge=1, le=KEPT)
     """How many answers a prediction lists."""
     rules: Rules = "squad"
     """How answers are compared: squad (words, of English), or cmrc (characters, of Chinese)."""
@@ -86,7 +87,7 @@ class Candidate(Record):
     end: int
     """One past its last."""
     probability: float
-    """Among all that were considered, no answer included."""
+    """Among the KEPT likeliest and no answer."""
 
 
 class QaPrediction(Prediction):
@@ -124,6 +125,11 @@ class Qa(Task):
         limits = c.max_length, c.overlap, c.question_length
         return [paired(e.question, e.context, tokenizer, limits) for e in examples]
 
+    @classmethod
+    def key(cls, example: QaExample) -> str:
+        """The context, so that all questions about it fall on one side."""
+        return example.context
+
     def check(self, example: QaExample) -> None:
         super().check(example)
         self.target(example)
@@ -140,6 +146,8 @@ class Qa(Task):
             )
         rows = []
         for text, start in zip(answers.text, answers.answer_start, strict=True):
+            if start < PASSED_OVER:
+                raise UserError(f"answer_start {start} is no place; correct it, or write -1")
             there = example.context[start : start + len(text)] if start >= 0 else text
             if there != text or not text:
                 raise UserError(
@@ -148,6 +156,14 @@ class Qa(Task):
                 )
             rows.append((start, start + len(text)) if start >= 0 else (PASSED_OVER, PASSED_OVER))
         return np.array(rows, dtype=np.int64).reshape(-1, 2)
+
+    def look_over(self, groups: Items[Group]) -> None:
+        """Where some questions have no answer, none may be given from the start.
+
+        Until dev has said from which margin on, no answer competes with the best one as it is.
+        """
+        if any(not len(group.target) for group in groups):  # type: ignore[arg-type]  # as target
+            self.calibration = Calibration(margin=0.0)
 
     def mark(self, batch: Batch, groups: Items[Group], draw: Draw) -> Batch:
         """Add `qa_rows` [M] int64, their `qa_bounds` [N + 1], and `qa` [N, 2] int64.
@@ -195,47 +211,47 @@ class Qa(Task):
         return {"logits": self._logits(model, x)}
 
     def decode(self, output: Output, batch: Batch) -> list[Part]:
-        """Of each window the score of `no` answer and its best `spans` (score, start, end)."""
+        """Of each window the score of `no` answer, its best `spans` (score, start, end), and the
+        `window` itself (start, end), all by characters.
+        """
         ends, logits = _asked(batch)[1].tolist(), output["logits"].double().numpy()
         parts: list[Part] = []
         for i, sequence in enumerate(batch.sequences):
-            own = logits[ends[i] : ends[i + 1]]
-            assert sequence.units is not None
-            spans = self._best(own[1:, 0], own[1:, 1], sequence.units)
-            parts.append({"no": float(own[0].sum()), "spans": spans})
+            own, units = logits[ends[i] : ends[i + 1]], sequence.units
+            assert units is not None
+            window = (int(units[0, 0]), int(units[-1, 1])) if len(units) else (0, 0)
+            spans = self._best(own[1:, 0], own[1:, 1], units)
+            parts.append({"no": float(own[0].sum()), "spans": spans, "window": window})
         return parts
 
     def _best(self, first: Any, last: Any, units: Any) -> list[tuple[float, int, int]]:
-        starts = np.argsort(-first, kind="stable")[:TRIED]
-        stops = np.argsort(-last, kind="stable")[:TRIED]
-        length = stops[None] - starts[:, None]
-        scores = np.where(
-            (length >= 0) & (length < self.config.answer_length),
-            first[starts][:, None] + last[stops],
-            -np.inf,
-        )
+        """The KEPT likeliest stretches of at most `answer_length` tokens, the first first."""
+        if not len(units):
+            return []
+        length = min(self.config.answer_length, len(units))
+        later = np.append(last, np.full(length - 1, -np.inf))
+        scores = (first[:, None] + sliding_window_view(later, length)).ravel()
+        some = np.argpartition(-scores, min(KEPT, len(scores)) - 1)[:KEPT]
         found = []
-        for place in np.argsort(-scores, axis=None, kind="stable")[: self.config.candidates]:
-            i, j = divmod(int(place), len(stops))
-            if np.isfinite(scores[i, j]):
-                score = float(scores[i, j])
-                found.append((score, int(units[starts[i], 0]), int(units[stops[j], 1])))
+        for place in sorted(some.tolist(), key=lambda place: (-scores[place], place)):
+            start, more = divmod(place, length)
+            if np.isfinite(scores[place]):
+                span = int(units[start, 0]), int(units[start + more, 1])
+                found.append((float(scores[place]), *span))
         return found
 
     def join(self, example: QaExample, parts: list[Part]) -> QaPrediction:
         """The best of all windows; no answer scores what it does where it scores least."""
-        best: dict[tuple[int, int], float] = {}
-        for score, start, end in (span for part in parts for span in part["spans"]):
-            best[start, end] = max(score, best.get((start, end), score))
+        best = _by_most_context(parts)
         no = min(part["no"] for part in parts)
-        ranked = sorted(best.items(), key=lambda item: -item[1])[: self.config.candidates]
+        ranked = sorted(best.items(), key=lambda item: -item[1])[:KEPT]
         chances = _softmax([no, *(score for _, score in ranked)])
         candidates = [
             Candidate(text=example.context[start:end], start=start, end=end, probability=chance)
             for ((start, end), _), chance in zip(ranked, chances[1:], strict=True)
         ]
         margin = no - ranked[0][1] if ranked else 0.0
-        said = {"margin": margin, "candidates": candidates}
+        said = {"margin": margin, "candidates": candidates[: self.config.candidates]}
         limit = self.calibration.margin
         if not candidates or (limit is not None and margin > limit):
             return QaPrediction(answer=None, start=None, end=None, confidence=chances[0], **said)
@@ -295,6 +311,37 @@ def _place(sequence: Sequence, answers: Any) -> tuple[int, int]:
             if found is not None:
                 return found.start + 1, found.end
     return 0, 0
+
+
+def _by_most_context(parts: list[Part]) -> dict[tuple[int, int], float]:
+    """The score of each stretch in the window that shows most of what is around it.
+
+    As the reference implementation of BERT has it (Devlin et al. 2019, run_squad.py): at its end a
+    window has not seen what follows, and what it says there does not count where another has.
+    """
+    windows = [part["window"] for part in parts]
+    best: dict[tuple[int, int], float] = {}
+    edges: dict[tuple[int, int], float] = {}
+    for i, part in enumerate(parts):
+        for score, start, end in part["spans"]:
+            kept = best if _shows_most(windows, i, (start, end)) else edges
+            kept[start, end] = max(score, kept.get((start, end), score))
+    return best or edges
+
+
+def _shows_most(windows: list[tuple[int, int]], i: int, span: tuple[int, int]) -> bool:
+    """Whether no window beside the one numbered `i` has more on both sides of a stretch."""
+
+    def room(j: int) -> int:
+        return min(span[0] - windows[j][0], windows[j][1] - span[1])
+
+    for step in (-1, 1):  # windows are in order: past one that does not hold it, none does
+        j = i + step
+        while 0 <= j < len(windows) and room(j) >= 0:
+            if room(j) > room(i):
+                return False
+            j += step
+    return True
 
 
 def _located(answers: Any) -> Iterator[tuple[int, int]]:

@@ -93,6 +93,7 @@ class Rerank(Scored):
     head_name = "classify"  # a classifier of one logit, as cross-encoders elsewhere have it
     Config, Example, Answer = RerankConfig, RerankExample, RerankPrediction
     cut_by = ("query_length",)
+    free = frozenset({"relevant_form"})
     answers = frozenset({"relevant"})
     config: RerankConfig
 
@@ -109,7 +110,7 @@ class Rerank(Scored):
             kept, cut = ids[:most], max(0, len(ids) - most)
             group: list[Sequence] = []
             for i in range(len(example.candidates)):
-                group += self.windows_of(kept, next(texts), tokenizer, i, cut)
+                group += self.windows_of(kept, next(texts), tokenizer, i, 0 if i else cut)
             found.append(group)
         return found
 

@@ -91,7 +91,9 @@ class Rtd(Task):
         return judged
 
     def features(self, examples: Items[RtdExample], tokenizer: Tokenizer) -> list[list[Sequence]]:
-        return [[s] for s in tokenizer.encode_batch([e.text for e in examples], spans=False)]
+        texts = [example.text for example in examples]
+        found = tokenizer.encode_batch(texts, max_length=self.positions, spans=False)
+        return [[sequence] for sequence in found]
 
     def mark(self, batch: Batch, groups: Items[Group], draw: Draw) -> Batch:
         """Hide tokens as `mlm` does, and name what the encoder will judge.

@@ -158,6 +158,10 @@ class Seq2Seq(Task):
     def key(cls, example: Seq2SeqExample) -> str:
         return example.source
 
+    @classmethod
+    def written(cls, example: Seq2SeqExample) -> list[str]:
+        return targets_of(example)
+
     def mark(self, batch: Batch, groups: Items[Group], draw: Draw) -> Batch:
         """The batch of the sources, with `seq2seq_ids` [T] int64 that the decoder reads, their
         bounds `seq2seq_offsets` [N + 1], and `seq2seq_labels` [T], what comes next after each.
@@ -301,6 +305,9 @@ class Seq2Seq(Task):
         wanted = sum(len(rouge_words(t[0])) for t in targets)
         length = sum(len(rouge_words(text)) for text in texts) / max(1, wanted)
         return {"rouge_l": found.rouge_l.f1, "length_ratio": length}
+
+    def measured(self, examples: Items[Seq2SeqExample]) -> Items[str]:
+        return ["rouge_l"]
 
 
 def barred_ids(vocabulary: Vocabulary, rows: int, unknown: bool) -> list[int]:

@@ -66,11 +66,15 @@ class TagConfig(Settings):
 
     @model_validator(mode="after")
     def _tags_or_spans(self) -> Self:
-        for name in ("crf", "scheme"):
-            if self.nested and getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(
-                    f"{name} is about tags, and nested entities have none; leave one of them out"
-                )
+        about: dict[str, tuple[str, ...]] = {
+            "tags, and nested entities have none": ("crf", "scheme", "enforce")
+        }
+        if not self.nested:
+            about = {"nested entities; give --nested, too": ("longest",)}
+        for what, names in about.items():
+            for name in names:
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} is about {what}")
         return self
 
 

@@ -9,7 +9,9 @@ from clozeworks.core.records import Ints, Sequence
 from clozeworks.text.tokenizer import Tokenizer
 
 _WIDE = 0x2E80
-"""From here on, characters are as wide as Chinese ones, their signs included."""
+"""From here on, characters are as wide as Chinese ones, most of their signs included."""
+_EITHER = "\u2018\u2019\u201c\u201d\u2026\u2014\u00b7"
+"""Signs of Chinese and of English: quotation marks, ellipsis, dash, middle dot."""
 
 
 class Limits(NamedTuple):
@@ -30,7 +32,8 @@ def as_one(sentences: Many[str]) -> tuple[str, Ints]:
     """
     text, bounds = "", []
     for number, sentence in enumerate(sentences):
-        wide = bool(text and sentence and sentences[number - 1]) and ord(text[-1]) >= _WIDE
+        before = sentences[number - 1].rstrip(_EITHER)[-1:] if number and sentence else ""
+        wide = bool(before) and ord(before) >= _WIDE
         text += " " if number and not wide else ""
         bounds.append((len(text), len(text) + len(sentence)))
         text += sentence

@@ -236,6 +236,8 @@ class Tokenizer:
         if self.is_wordpiece:
             strip = normalizer.strip_accents
             settings = [normalizer.lowercase, strip, normalizer.handle_chinese_chars]
+            odd = [normalizer.clean_text, self._library.model.max_input_chars_per_word]
+            settings += odd if odd != [True, 100] else []
         else:
             settings = self._library.to_str()
         whole = json.dumps([self.pieces, settings, self.fold.model_dump()])

@@ -25,7 +25,8 @@ of the vocabulary; where they cannot, the size asked for is an error."""
 
 # A word over WordPiece's limit of 100 characters is one [UNK]: nothing can be learnt from it, and
 # a word of a megabyte would cost hours of merging. Chinese characters are words of their own.
-_ENDLESS = re.compile(r"(?<!\w)[^\W\u3400-\u9fff\uf900-\ufaff\U00020000-\U000323af]{101,}+")
+_PART = r"[^\W\u3400-\u9fff\uf900-\ufaff\U00020000-\U000323af]"
+_ENDLESS = re.compile(rf"(?<!{_PART}){_PART}{{101,}}+")
 
 
 class TokenizerSettings(Settings):

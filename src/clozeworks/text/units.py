@@ -48,32 +48,53 @@ def words_of(text: str, ids: Ints, spans: Ints, tokenizer: Tokenizer) -> Ints:
     first = np.flatnonzero(word_begins(text, ids, spans, tokenizer))
     last = np.append(first[1:], len(ids)) - 1
     ends = [_past_marks(text, end) for end in spans[last, 1].tolist()]
-    return np.stack([spans[first, 0], np.array(ends)], 1)
+    words = np.stack([spans[first, 0], np.array(ends)], 1)
+    return words[words[:, 0] < words[:, 1]]
+
+
+def past_spaces(text: str, spans: Ints) -> Ints:
+    """Spans [m, 2] without the white space that some tokenizers count to the piece after it.
+
+    A piece of white space alone holds nothing, and stands where what follows begins.
+    """
+    starts = [end - len(text[start:end].lstrip()) for start, end in spans.tolist()]
+    return np.stack([np.array(starts, dtype=np.int64), spans[:, 1]], 1)
 
 
 def word_begins(text: str, ids: Ints, spans: Ints, tokenizer: Tokenizer) -> Bools:
     """Whether each piece of a text begins a word, [m] bool; arguments and words as `words_of`."""
     if tokenizer.is_wordpiece:
-        begins = np.array([not tokenizer.pieces[i].startswith("##") for i in ids.tolist()])
+        found = [not tokenizer.pieces[i].startswith("##") for i in ids.tolist()]
+        begins = np.array(found, dtype=np.bool_)
     else:
-        begins = np.array([_begins(text, start) for start in spans[:, 0].tolist()])
-        begins[1:] |= spans[1:, 0] > spans[:-1, 1]
-    begins = begins.astype(np.bool_)
+        starts = spans[:, 0]
+        begins = np.array([_begins(text, start) for start in starts.tolist()], dtype=np.bool_)
+        begins[1:] |= starts[1:] > spans[:-1, 1]
+        begins[1:] &= starts[1:] > starts[:-1]  # not within the pieces of one character
     begins[:1] = True
     return begins
 
 
 def _past_marks(text: str, end: int) -> int:
     """The end of a word with the accents and joiners after it, which normalisation took away."""
-    while end < len(text) and unicodedata.category(text[end]) in ("Mn", "Me", "Cf"):
+    while end < len(text) and _is_mark(text[end]):
         end += 1
     return end
 
 
 def _begins(text: str, at: int) -> bool:
     """Whether a word begins at a character of the text."""
-    before, after = text[at - 1 : at], text[at : at + 1]
+    after, last = text[at : at + 1], at - 1
+    while last > 0 and _is_mark(text[last]):
+        last -= 1
+    before = text[last] if last >= 0 else ""
+    if before.strip() and after and _is_mark(after):
+        return False  # accents, vowel signs and joiners go on with what they stand on
     return not (before.isalnum() and after.isalnum()) or _is_han(before) or _is_han(after)
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character) in ("Mn", "Mc", "Me", "Cf")
 
 
 def windows(pieces: int, room: int, overlap: int) -> list[tuple[int, int]]:
@@ -98,9 +119,10 @@ def windowed(
     """
     whole = tokenizer.encode(text)
     assert whole.spans is not None
-    first, stop = _inside(whole.spans)
+    first, after = _around(tokenizer)
+    stop = len(whole) - after
     head, tail = np.arange(first), np.arange(stop, len(whole))
-    ids, spans = whole.ids[first:stop], whole.spans[first:stop]
+    ids, spans = whole.ids[first:stop], past_spaces(text, whole.spans[first:stop])
     if bounds is None:
         bounds = words_of(text, ids, spans, tokenizer)
     begin, units = _rows(spans, bounds)
@@ -126,9 +148,7 @@ def split(texts: Many[str], tokenizer: Tokenizer, max_length: int) -> list[list[
 
     Those of one text are of like lengths. Raises UserError where there is no room for text.
     """
-    parts = tokenizer.form.single
-    place = next(i for i, part in enumerate(parts) if part.text is not None)
-    before, after = (sum(len(p.ids) for p in some) for some in (parts[:place], parts[place + 1 :]))
+    before, after = _around(tokenizer)
     room = max_length - before - after
     if room < 1:
         raise UserError(f"max_length {max_length} leaves no room for text; use more")
@@ -145,10 +165,12 @@ def split(texts: Many[str], tokenizer: Tokenizer, max_length: int) -> list[list[
     return found
 
 
-def _inside(spans: Ints) -> tuple[int, int]:
-    """Where in a whole Sequence the tokens of its text begin and stop."""
-    inside = np.flatnonzero(spans[:, 1] > spans[:, 0])
-    return (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (1, 1)
+def _around(tokenizer: Tokenizer) -> tuple[int, int]:
+    """How many special tokens stand before a text, and after it."""
+    parts = tokenizer.form.single
+    place = next(i for i, part in enumerate(parts) if part.text is not None)
+    before, after = (sum(len(p.ids) for p in some) for some in (parts[:place], parts[place + 1 :]))
+    return before, after
 
 
 def token_windows(
@@ -160,9 +182,10 @@ def token_windows(
     which it stands farthest from an end, units [k, 2] their characters; words [n] as `words_of`.
     """
     assert whole.spans is not None
-    first, stop = _inside(whole.spans)
+    first, after = _around(tokenizer)
+    stop = len(whole) - after
     head, tail = np.arange(first), np.arange(stop, len(whole))
-    ids, spans = whole.ids[first:stop], whole.spans[first:stop]
+    ids, spans = whole.ids[first:stop], past_spaces(text, whole.spans[first:stop])
     begins = word_begins(text, ids, spans, tokenizer)
     room = len(ids) if max_length is None else max_length - len(head) - len(tail)
     ranges = windows(len(ids), max(room, 1), room // 4)
@@ -192,10 +215,19 @@ def _owners(ranges: list[tuple[int, int]], pieces: int) -> Ints:
 
 
 def _rows(spans: Ints, bounds: Ints) -> tuple[Ints, Ints]:
-    """The first piece of each unit that has one, and those units' characters."""
+    """The first piece of each unit that has one, and those units' characters.
+
+    A unit without a piece of its own belongs to the one whose last piece reaches into it.
+    """
     owner = np.searchsorted(bounds[:, 0], spans[:, 0], side="right") - 1
     known, first = np.unique(owner[owner >= 0], return_index=True)
-    return np.flatnonzero(owner >= 0)[first], bounds[known]
+    begin = np.flatnonzero(owner >= 0)[first]
+    if not len(known):
+        return begin, bounds[known]
+    last = np.append(begin[1:], len(spans)) - 1
+    reach = np.searchsorted(bounds[:, 0], spans[last, 1], side="left") - 1
+    reach = np.clip(reach, known, np.append(known[1:], len(bounds)) - 1)
+    return begin, np.stack([bounds[known, 0], bounds[reach, 1]], 1)
 
 
 def paired(
@@ -209,6 +241,7 @@ def paired(
     """
     max_length, overlap, most = limits
     (ids, _), (more, spans) = tokenizer.tokenize_with_spans([first, second])
+    spans = past_spaces(second, spans)
     asked, cut = ids[:most], max(0, len(ids) - most)
     room = max_length - tokenizer.form.pair_length - len(asked)
     found: list[Sequence] = []
@@ -224,6 +257,17 @@ def paired(
             )
         )
     return found
+
+
+def alone(ids: Ints, form: Form, limits: tuple[int, int]) -> list[Sequence]:
+    """Token ids of a text as Sequences that hold windows of it.
+
+    `limits`: the most tokens of a Sequence, and those that windows share.
+    """
+    max_length, overlap = limits
+    room = max_length - form.single_length
+    ranges = windows(len(ids), room, min(overlap, room - 1))
+    return [Sequence(*form.single_of(ids[start:end])[:2]) for start, end in ranges]
 
 
 def beside(

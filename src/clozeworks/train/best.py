@@ -1,6 +1,7 @@
 """Which of a run's judgements is its best."""
 
 from collections.abc import Iterable, Mapping
+from math import isnan
 
 from clozeworks.core.errors import UserError, choose
 
@@ -40,5 +41,7 @@ def merit(
 
 
 def improves(value: float, best: float | None, less: bool) -> bool:
-    """Whether a number beats the best so far; equal ones do not."""
+    """Whether a number beats the best so far; equal ones do not, and NaN beats none."""
+    if isnan(value):
+        return False
     return best is None or (value < best if less else value > best)

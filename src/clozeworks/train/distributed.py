@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from clozeworks.core.errors import UserError
 
@@ -56,6 +57,18 @@ class Team:
     def largest(self, value: float) -> float:
         """The largest of the processes' values."""
         return self._reduced([value], dist.ReduceOp.MAX)[0]
+
+    def rows(self, own: Tensor) -> list[Tensor]:
+        """The rows of every process, in the order of their ranks; there may be more of one's."""
+        if self.size == 1:
+            return [own]
+        mine = [len(own) * (rank == self.rank) for rank in range(self.size)]
+        counts = [int(n) for n in self._reduced(mine, dist.ReduceOp.SUM)]
+        padded = own.new_zeros(max(counts), *own.shape[1:])
+        padded[: len(own)] = own
+        found = [torch.empty_like(padded) for _ in range(self.size)]
+        dist.all_gather(found, padded)
+        return [rows[:count] for rows, count in zip(found, counts, strict=True)]
 
     def any(self, *flags: bool) -> list[bool]:
         """Whether each flag is up in any process."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from clozeworks.core.log import Meter, clock, say
-from clozeworks.core.run import Run
+from clozeworks.core.run import Run, alone_in
 from clozeworks.data.order import Stream
 from clozeworks.model.heads import Model
 from clozeworks.tasks.base import Task
@@ -66,7 +66,7 @@ class Fit:
         Interrupted after Ctrl-C or SIGTERM, the step finished and saved, or Diverged.
         """
         with ExitStack() as stack:
-            self.team.first(lambda: stack.enter_context(self.run.alone()))
+            self.team.first(lambda: stack.enter_context(alone_in(self.run.path)))
             precision = self.team.first(self._precision)
             settings = self.settings.model_copy(update={"precision": precision})
             learner = learner_for(self.model, self.task, settings, self.team)

@@ -19,9 +19,11 @@ from clozeworks.data.batches import Batch
 from clozeworks.data.order import Stream, Unit, cut
 from clozeworks.model.heads import Model
 from clozeworks.tasks.base import Draw, Task
+from clozeworks.train.compare import compare
 from clozeworks.train.distributed import ALONE, Team
 from clozeworks.train.gauge import Gauge, Reading
 from clozeworks.train.optim import Optimizer, Rule
+from clozeworks.train.portion import Portion, slices
 from clozeworks.train.precision import Precision
 from clozeworks.train.schedule import Duration, Schedule, Shape
 from clozeworks.train.state import KEPT, Cursor
@@ -130,31 +132,20 @@ class Objective(nn.Module):
         self._task = task
 
     def forward(
-        self, batch: Batch, divisors: Mapping[str, float], seed: int
+        self, batch: Batch, divisors: Mapping[str, float], seed: int, pull: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The terms of the loss divided and summed, and each of them without its graph."""
+        """The terms of the loss divided and summed, and each of them without its graph.
+
+        With `pull` [G, H], the loss's gradient by what is compared: the two multiplied and summed,
+        whose gradient is the loss's own; and what is compared, as `vectors`, without its graph.
+        """
+        if pull is not None:
+            vectors = self._task.to_compare(self.model, batch)
+            return (vectors * pull).sum(), {"vectors": vectors.detach()}
         sums = self._task.loss(self.model, batch, Draw(seed, 0))
         means = {name: total / divisors[name] for name, total in sums.items()}
         weighed = [self._task.weights[name] * mean for name, mean in means.items()]
         return torch.stack(weighed).sum(), {n: m.detach() for n, m in means.items()}
-
-
-@dataclass(frozen=True)
-class Portion:
-    """What one process does of a step: `batches`, of which the first `counted` count.
-
-    The others keep it in step with processes that have more to do. `tokens` are those of the whole
-    step.
-    """
-
-    batches: list[Batch]
-    counted: int
-    tokens: int
-
-    @classmethod
-    def of(cls, batches: list[Batch]) -> "Portion":
-        """A whole step, done by one process."""
-        return cls(batches, len(batches), sum(batch.num_tokens for batch in batches))
 
 
 @dataclass
@@ -176,27 +167,63 @@ class Learner:
         """Leave the step's gradients with the optimizer; return what was added to each mean."""
         several = len(portion.batches) > 1
         idle = dict.fromkeys(divisors, math.inf)
+        pulls: list[Tensor | None] = [None] * len(portion.batches)
         found: list[Tensor] = []
+        if self.task.compares and (several or self.team.size > 1):
+            means, pulls[:] = self._compared(portion, divisors)
+            found.append(torch.stack([means[name] for name in divisors]))
         with self._apart() if several else nullcontext():
-            for number, batch in enumerate(portion.batches):
-                means = self._pass(number, batch, divisors if number < portion.counted else idle)
-                found.append(torch.stack([means[name] for name in divisors]))
+            for number, (batch, pull) in enumerate(zip(portion.batches, pulls, strict=True)):
+                own = divisors if number < portion.counted else idle
+                means = self._pass(number, batch, own, pull)
+                if pull is None:
+                    found.append(torch.stack([means[name] for name in divisors]))
                 if several:
                     self.optimizer.accumulate()
         if several:
             self._join()
         return dict(zip(divisors, torch.stack(found).double().sum(0).tolist(), strict=True))
 
-    def _pass(self, number: int, batch: Batch, divisors: Mapping[str, float]) -> dict[str, Tensor]:
-        """Forward and backward through one batch; its dropout is a function of its place."""
+    def _compared(
+        self, portion: Portion, divisors: Mapping[str, float]
+    ) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """The means of a step's loss, and of every pass the loss's gradient by what it compares.
+
+        So each pass is read twice, first without a graph, and no more is held at a time than one
+        pass needs (Gao et al. 2021, as GradCache).
+        """
+        nothing = torch.zeros((), device=self.model.device)
+        with torch.no_grad():
+            vectors = [
+                self._forward(number, batch, divisors, nothing)[1]["vectors"]
+                for number, batch in enumerate(portion.batches)
+            ]
+        return compare(self.task, self.team, portion, vectors, divisors)
+
+    def _pass(
+        self,
+        number: int,
+        batch: Batch,
+        divisors: Mapping[str, float],
+        pull: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Forward and backward through one batch."""
+        total, found = self._forward(number, batch, divisors, pull)
+        total.backward()
+        return found
+
+    def _forward(
+        self, number: int, batch: Batch, divisors: Mapping[str, float], pull: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Through one batch; its dropout is a function of its place."""
         place = (self.settings.seed, self.optimizer.steps, number, self.team.rank)
         self.model.encoder.noise.reseed(*place)
         batch = batch.to(self.model.device)
         self.optimizer.reach(batch.input_ids)
-        total, means = self.objective(batch, divisors, self.settings.seed)
-        total.backward()
-        found: dict[str, Tensor] = means
-        return found
+        made: tuple[Tensor, dict[str, Tensor]] = self.objective(
+            batch, divisors, self.settings.seed, pull
+        )
+        return made
 
     def _apart(self) -> AbstractContextManager[None]:
         """Inside, gradients of several passes are summed before anyone else learns of them."""
@@ -268,20 +295,6 @@ def portion_of(learner: Learner, stream: Stream, cursor: Cursor, indices: Ints) 
     draw = Draw(learner.settings.seed, epoch, progress)
     batches = [learner.task.collate(stream.groups(epoch, indices[part]), draw) for part in mine]
     return Portion(batches, counted, int(lengths.sum()))
-
-
-def slices(lengths: Ints, micro_tokens: int, team: Team) -> tuple[list[Ints], int]:
-    """Which of a step's groups each pass of this process takes; how many passes the busiest has.
-
-    Groups stay in order; a process takes those whose middle falls into its share of the tokens.
-    """
-    ends = np.cumsum(lengths)
-    owner = ((ends - lengths / 2) * team.size / ends[-1]).astype(np.int64)
-    cuts = [
-        cut(np.flatnonzero(owner == rank), lengths, micro_tokens, "tokens")
-        for rank in range(team.size)
-    ]
-    return cuts[team.rank], max(map(len, cuts))
 
 
 def take_step(learner: Learner, portion: Portion, rate: float) -> tuple[dict[str, float], float]:

@@ -13,7 +13,11 @@ from clozeworks.core.errors import UserError
 from clozeworks.train.rows import Rows, settled
 
 CHUNK = 1 << 18
-"""Values updated at a time: master, gradient and both moments then stay in the cache."""
+"""Values that a CPU updates at a time: master, gradient and both moments then stay in its cache."""
+GPU_CHUNK = 1 << 24
+"""A GPU is asked less often, and holds little more."""
+_PRIVATE = getattr(torch, "_fused_adamw_", None)
+"""torch's own kernel for a step of AdamW; a later torch may have none."""
 
 
 Rule = Literal["adamw", "muon"]
@@ -66,9 +70,15 @@ class Optimizer:
         self.decays = [0.0 if id(p) in undecayed else decay for p in self.parameters]
         self.betas, self.eps, self.clip = betas, eps, clip
         self.steps = 0
-        self._sums: list[Tensor] | None = None
-        self._scratch = torch.empty(CHUNK, device=self.masters[0].device)
+        self._sums: list[Tensor] = []
+        """Where gradients of several passes are summed; kept, since making it anew costs more."""
+        self._summed = False
+        device = self.masters[0].device
+        self._chunk = CHUNK if device.type == "cpu" else GPU_CHUNK
+        self._scratch = torch.empty(self._chunk, device=device)
         """A chunk of gradient in fp32; used again and again, so that it stays in the cache."""
+        self._count = torch.zeros((), device=device)
+        """`steps` where torch's kernel wants it."""
         self._muon = self._turning() if any(self.parts) else None
         self._sparse = next((i for i, p in enumerate(self.parameters) if p is sparse), -1)
         self._reached: Rows | None = None
@@ -110,10 +120,8 @@ class Optimizer:
 
     def accumulate(self) -> None:
         """Move the parameters' gradients into fp32 sums, between the micro-batches of a step."""
-        if self._sums is None:
-            self._sums = [torch.zeros_like(m) for m in self.masters]
-            if self._reached is not None:
-                self._sums[self._sparse] = _no_rows_of(self.masters[self._sparse])
+        if not self._summed:
+            self._begin_sums()
         for i, parameter in enumerate(self.parameters):
             if parameter.grad is not None and parameter.grad.is_sparse:
                 self._sums[i] = self._sums[i] + parameter.grad.float()
@@ -121,13 +129,27 @@ class Optimizer:
                 self._sums[i] += parameter.grad
             parameter.grad = None
 
+    def _begin_sums(self) -> None:
+        """Zeros to add to; of an embedding whose gradients are rows, none yet."""
+        if not self._sums:
+            rows = self._reached is not None
+            self._sums = [
+                m[:0] if rows and i == self._sparse else torch.empty_like(m)
+                for i, m in enumerate(self.masters)
+            ]
+        for total in self._sums:
+            total.zero_()
+        if self._reached is not None:
+            self._sums[self._sparse] = _no_rows_of(self.masters[self._sparse])
+        self._summed = True
+
     @property
     def sums(self) -> list[Tensor]:
         """What was accumulated so far in this step; to be added to before the step is taken."""
-        return self._sums or []
+        return self._sums if self._summed else []
 
     def _gradients(self) -> list[Tensor | None]:
-        if self._sums is None:
+        if not self._summed:
             return [p.grad for p in self.parameters]
         self.accumulate()
         return list(self._sums)
@@ -150,6 +172,7 @@ class Optimizer:
             )
         self.steps += 1
         with torch.no_grad():
+            self._count.fill_(self.steps)
             for i, gradient in enumerate(gradients):
                 if gradient is not None and gradient.is_sparse:
                     self._update_rows(i, gradient.coalesce(), rate, scale)
@@ -157,7 +180,7 @@ class Optimizer:
                     self._update(i, gradient, rate, scale)
             if self._muon is not None:
                 self._turn(gradients, rate, scale)
-        self._sums = None
+        self._summed = False
         for parameter in self.parameters:
             parameter.grad = None
         return norm
@@ -165,7 +188,7 @@ class Optimizer:
     def _update(self, i: int, gradient: Tensor, rate: float, scale: float) -> None:
         """Update one parameter, chunk by chunk, and round its master into the model."""
         flat = (self.masters[i], gradient, self.first[i], self.second[i], self.working[i])
-        chunks = zip(*(t.reshape(-1).split(CHUNK) for t in flat), strict=True)
+        chunks = zip(*(t.reshape(-1).split(self._chunk) for t in flat), strict=True)
         for master, grad, first, second, working in chunks:
             scaled = self._scratch[: len(grad)].copy_(grad)
             if scale < 1:
@@ -181,7 +204,7 @@ class Optimizer:
         width = gradient.shape[1]
         read, values = gradient.indices()[0], gradient.values()
         wholes = (self.masters[i], self.first[i], self.second[i])
-        for active in rows.active.split(max(1, CHUNK // width)):
+        for active in rows.active.split(max(1, self._chunk // width)):
             begin, end = torch.searchsorted(read, active[[0, -1]]).tolist()
             end += int(end < len(read) and read[end] == active[-1])
             scaled = self._scratch[: len(active) * width].view(-1, width).zero_()
@@ -199,16 +222,24 @@ class Optimizer:
     ) -> None:
         """One step of AdamW for a (master, first moment, second moment), all fp32, in place."""
         master, first, second = held
-        torch._fused_adamw_(
+        beta1, beta2 = self.betas
+        if _PRIVATE is None:
+            master.mul_(1 - rate * decay)
+            first.lerp_(gradient, 1 - beta1)
+            second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+            below = (second.sqrt() / math.sqrt(1 - beta2**self.steps)).add_(self.eps)
+            master.addcdiv_(first, below, value=-rate / (1 - beta1**self.steps))
+            return
+        _PRIVATE(
             [master],
             [gradient],
             [first],
             [second],
             [],
-            [torch.tensor(float(self.steps), device=master.device)],
+            [self._count],
             lr=rate,
-            beta1=self.betas[0],
-            beta2=self.betas[1],
+            beta1=beta1,
+            beta2=beta2,
             weight_decay=decay,
             eps=self.eps,
             amsgrad=False,

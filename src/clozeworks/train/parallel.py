@@ -21,8 +21,9 @@ from clozeworks.model.encoder import Encoder, Layer
 from clozeworks.model.heads import Model
 from clozeworks.tasks.base import Task
 from clozeworks.train.distributed import ALONE, Team
-from clozeworks.train.loop import Learner, Objective, Portion, TrainSettings
+from clozeworks.train.loop import Learner, Objective, TrainSettings
 from clozeworks.train.optim import Optimizer
+from clozeworks.train.portion import Portion
 from clozeworks.train.precision import pick_dtype
 
 BUCKET = 1 << 24

@@ -44,6 +44,8 @@ def open_source(path: str | Path, *, format: str | None = None, encoding: str = 
     path = existing(path)
     if path.is_dir():
         raise UserError(f"{path} is a folder; name a file in it")
+    if not path.is_file():
+        raise UserError(f"{path} is no file that can be read more than once; write it to one first")
     source = SOURCES.get(format or format_of(path))
     if path.suffix.lower() in PACKED and not source.unpacks:
         raise UserError(f"{path}: xlsx and parquet are not read packed; unpack it first")
@@ -63,10 +65,16 @@ def format_of(path: Path) -> str:
 
 
 def headed(cells: Sequence[Any], where: str) -> list[str]:
-    """Column names from the cells of a first row; raises UserError if two are the same."""
+    """Column names from the cells of a first row; raises UserError if two are the same.
+
+    Of several columns without a name the first keeps none, the others are called by their number.
+    """
     names = ["" if cell is None else str(cell).strip() for cell in cells]
     while names and not names[-1]:
         names.pop()
+    unnamed = [i for i, name in enumerate(names) if not name]
+    for i in unnamed[1:]:  # one may go without: more would be taken for one another
+        names[i] = f"column {i + 1}"
     for name in names:
         if name and names.count(name) > 1:
             raise UserError(f"{where}: two columns are called {name!r}; rename one")

@@ -27,18 +27,25 @@ class Csv:
     encoding: str = "utf-8"
 
     def rows(self) -> Iterator[Row]:
-        """Every row that holds something; the first row is number 1, a field may hold lines."""
+        """Every row but blank lines, and bare separators at the end of the file.
+
+        The first row is number 1; a field may hold lines.
+        """
         names: list[str] | None = None
+        bare: list[tuple[int, list[str]]] = []
         number = 0
         try:
             for number, cells in enumerate(self._records(), 1):
-                if not any(cells):
+                if not cells or (names is None and not any(cells)):
                     continue
-                where = f"{self.path}, row {number}"
                 if names is None:
-                    names = headed(cells, where)
-                else:
-                    yield number, keyed(names, cells, where)
+                    names = headed(cells, f"{self.path}, row {number}")
+                    continue
+                bare.append((number, cells))
+                if any(cells) or len(cells) == 1:
+                    for at, held in bare:
+                        yield at, keyed(names, held, f"{self.path}, row {at}")
+                    bare.clear()
         except csv.Error as error:
             raise UserError(
                 f"{self.path}, row {number + 1}: {error}; a field that holds quotes must stand in "
@@ -83,10 +90,11 @@ def _tabbed(lines: Iterator[str], tabs: int) -> Iterator[list[str]]:
                 held.append(more)
                 quotes, seen = quotes + more.count('"'), seen + more.count("\t")
             cells = _unquoted(held) if len(held) == 1 or seen <= tabs else None
-            if cells is not None:
+            # where the line is a record as it stands, quotes that make fewer of its fields are none
+            if cells is not None and (len(cells) > tabs or line.count("\t") != tabs):
                 yield cells
                 continue
-        yield line.split("\t")
+        yield line.split("\t") if line else []
         waiting.extendleft(reversed(held[1:]))
 
 

@@ -1,13 +1,30 @@
 """Excel workbooks: the first sheet, its first row the column names."""
 
 import zipfile
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar
+from xml.etree.ElementTree import ParseError
 
 from clozeworks.core.errors import UserError
 from clozeworks.data.sources.base import Row, headed, keyed
+
+DAMAGES = (
+    zipfile.BadZipFile,
+    zlib.error,
+    ParseError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    TypeError,
+    ValueError,
+)
+"""What openpyxl, and the libraries under it, raise of damaged files."""
 
 
 @dataclass(frozen=True)
@@ -22,23 +39,37 @@ class Excel:
 
     def rows(self) -> Iterator[Row]:
         """Every row that holds something; the row number is the sheet's."""
-        book = self._opened()
-        try:
-            sheet = book.worksheets[0]
-            sheet.reset_dimensions()  # some writers note a size that is too small
-            names: list[str] | None = None
-            for number, cells in enumerate(sheet.iter_rows(values_only=True), 1):
-                if all(cell is None for cell in cells):
-                    continue
-                where = f"{self.path}, row {number}"
-                if names is None:
-                    names = headed(cells, where)
-                else:
-                    yield number, keyed(names, cells, where)
-        finally:
-            book.close()
+        with self.path.open("rb") as stream, self._readable():
+            book = self._opened(stream)
+            try:
+                sheet = book.worksheets[0]
+                sheet.reset_dimensions()  # some writers note a size that is too small
+                names: list[str] | None = None
+                for number, cells in enumerate(sheet.iter_rows(values_only=True), 1):
+                    if all(cell is None for cell in cells):
+                        continue
+                    where = f"{self.path}, row {number}"
+                    if names is None:
+                        names = headed(cells, where)
+                    else:
+                        yield number, keyed(names, cells, where)
+            finally:
+                book.close()
 
-    def _opened(self) -> Any:
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Raise UserError for whatever the library raises of a file that is damaged."""
+        try:
+            yield
+        except UserError:
+            raise
+        except DAMAGES as error:
+            raise UserError(
+                f"{self.path} cannot be read as an Excel workbook ({error}); "
+                "save it again as .xlsx, without a password"
+            ) from error
+
+    def _opened(self, stream: IO[bytes]) -> Any:
         if self.path.suffix.lower() == ".xls":
             raise UserError(f"{self.path} is an old Excel file; save it as .xlsx or .csv")
         try:
@@ -48,10 +79,4 @@ class Excel:
                 f"reading {self.path} needs openpyxl: pip install 'clozeworks[excel]', "
                 "or save the sheet as .csv"
             ) from error
-        try:
-            return openpyxl.load_workbook(self.path, read_only=True, data_only=True)
-        except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
-            raise UserError(
-                f"{self.path} cannot be read as an Excel workbook ({error}); "
-                "save it again as .xlsx, without a password"
-            ) from error
+        return openpyxl.load_workbook(stream, read_only=True, data_only=True)

@@ -34,7 +34,7 @@ class Parquet:
                     for values in batch.to_pylist():
                         number += 1
                         yield number, values
-        except (pyarrow.ArrowException, OSError) as error:
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
                 f"{self.path} cannot be read as parquet after row {number} ({reason}); write "

@@ -7,12 +7,13 @@ from clozeworks.evaluation.choices import (
     choices_sections,
     judge_choices,
 )
+from clozeworks.evaluation.reports.base import Report
 from clozeworks.evaluation.sections import Section
 from clozeworks.tasks.base import Task
 from clozeworks.tasks.choice import ChoiceExample, ChoicePrediction
 
 
-class Choice:
+class Choice(Report):
     """Which options are chosen rightly, by number of options, and which rows fail."""
 
     def judge(

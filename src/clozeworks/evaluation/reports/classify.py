@@ -18,12 +18,13 @@ from clozeworks.evaluation.numbers import (
     numbers_sections,
     numbers_summary,
 )
+from clozeworks.evaluation.reports.base import Report
 from clozeworks.evaluation.sections import Section
 from clozeworks.tasks.base import Task
 from clozeworks.tasks.classify import ClassifyConfig, ClassifyExample
 
 
-class Classify:
+class Classify(Report):
     """How well classes, labels or numbers were guessed, and where not."""
 
     def judge(

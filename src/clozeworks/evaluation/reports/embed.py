@@ -5,6 +5,7 @@ from typing import Any
 
 from clozeworks.core.errors import UserError
 from clozeworks.evaluation.compare import Judged
+from clozeworks.evaluation.reports.base import Report
 from clozeworks.evaluation.retrieval import (
     RetrievalEvaluation,
     judge_retrieval,
@@ -19,11 +20,30 @@ from clozeworks.evaluation.similarity import (
     similarity_summary,
 )
 from clozeworks.tasks.base import Task
-from clozeworks.tasks.embed import EmbedExample, EmbedPrediction, kind_of
+from clozeworks.tasks.embed import EmbedExample, EmbedPrediction, Kind, kind_of
+
+WHAT: dict[Kind, str] = {"pairs": "a positive", "scored": "a score", "texts": "neither"}
+"""What rows of a kind have."""
 
 
-class Embed:
+class Embed(Report):
     """Whether vectors lie close where people say that texts mean the same."""
+
+    def refuse(self, task: Task, examples: Sequence[EmbedExample], places: Sequence[str]) -> None:
+        """Rows must be of one kind."""
+        kinds = [kind_of(example) for example in examples]
+        for kind, place in zip(kinds, places, strict=True):
+            if kind == "texts":
+                raise UserError(
+                    f"{place} has neither a positive nor a score to judge by; name the column with "
+                    "--positive, or with --text-pair and --score"
+                )
+            if kind != kinds[0]:
+                own, other = (WHAT[k] for k in (kind, kinds[0]))
+                raise UserError(
+                    f"{place} has {own} where the first row has {other}; judge rows of one kind at "
+                    "a time"
+                )
 
     def judge(
         self,
@@ -34,11 +54,6 @@ class Embed:
     ) -> Judged:
         """By scores or by positives, whichever the rows have."""
         kind = kind_of(examples[0]) if examples else "scored"
-        if kind == "texts":
-            raise UserError(
-                "row 1 has neither a positive nor a score to judge by; name the column with "
-                "--positive, or with --text-pair and --score"
-            )
         judge = judge_retrieval if kind == "pairs" else judge_similarity
         return judge(predictions, examples, name)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from clozeworks.evaluation.reports.base import Report
 from clozeworks.evaluation.sections import Section
 from clozeworks.evaluation.summaries import (
     SummariesEvaluation,
@@ -12,7 +13,7 @@ from clozeworks.tasks.base import Task
 from clozeworks.tasks.extract import ExtractExample, ExtractPrediction
 
 
-class Extract:
+class Extract(Report):
     """How near the sentences kept come to the reference, beside the first ones and the best."""
 
     def judge(

@@ -7,12 +7,13 @@ from clozeworks.evaluation.likelihood import (
     judge_likelihood,
     likelihood_sections,
 )
+from clozeworks.evaluation.reports.base import Report
 from clozeworks.evaluation.sections import Section
 from clozeworks.tasks.base import Task
 from clozeworks.tasks.mlm import MlmExample, MlmPrediction
 
 
-class Mlm:
+class Mlm(Report):
     """The pseudo-perplexity of texts, and which texts and tokens surprise the model."""
 
     def judge(

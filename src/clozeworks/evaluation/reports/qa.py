@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 
 from clozeworks.evaluation.answers import AnswersEvaluation, answers_sections, judge_answers
+from clozeworks.evaluation.reports.base import Report
 from clozeworks.evaluation.sections import Section
 from clozeworks.tasks.base import Task
 from clozeworks.tasks.qa import QaExample, QaPrediction
 
 
-class Qa:
+class Qa(Report):
     """Which answers are right, whole or in part, and which questions fail."""
 
     def judge(

@@ -7,12 +7,13 @@ from clozeworks.evaluation.relations import (
     judge_relations,
     relations_sections,
 )
+from clozeworks.evaluation.reports.base import Report
 from clozeworks.evaluation.sections import Section
 from clozeworks.tasks.base import Task
 from clozeworks.tasks.relation import RelationExample, RelationPrediction
 
 
-class Relation:
+class Relation(Report):
     """Which relations are told rightly, by direction and distance, and which rows fail."""
 
     def judge(

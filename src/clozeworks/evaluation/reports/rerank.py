@@ -2,19 +2,31 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from clozeworks.core.errors import UserError
 from clozeworks.evaluation.rankings import (
     CUT,
     RankingsEvaluation,
     judge_rankings,
     rankings_sections,
 )
+from clozeworks.evaluation.reports.base import Report
 from clozeworks.evaluation.sections import Section
 from clozeworks.tasks.base import Task
 from clozeworks.tasks.rerank import RerankExample, RerankPrediction
 
 
-class Rerank:
+class Rerank(Report):
     """How well candidates are ordered, beside simpler orders, and which queries fail."""
+
+    def refuse(self, task: Task, examples: Sequence[RerankExample], places: Sequence[str]) -> None:
+        """Something must be relevant to some query."""
+        if examples and not any(np.any(task.target(example)) for example in examples):
+            raise UserError(
+                f"{places[0]} and all others have nothing relevant; name the column that says what "
+                "is with --relevant"
+            )
 
     def judge(
         self,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from clozeworks.evaluation.reports.base import Report
 from clozeworks.evaluation.sections import Section
 from clozeworks.evaluation.texts import TextsEvaluation, judge_texts
 from clozeworks.evaluation.texts_sections import texts_sections, texts_summary
@@ -9,7 +10,7 @@ from clozeworks.tasks.base import Task
 from clozeworks.tasks.seq2seq import Seq2SeqExample, Seq2SeqPrediction
 
 
-class Seq2Seq:
+class Seq2Seq(Report):
     """How near what was written comes to references, beside copying the source."""
 
     def judge(

@@ -7,12 +7,13 @@ from clozeworks.evaluation.entities import (
     entities_sections,
     judge_entities,
 )
+from clozeworks.evaluation.reports.base import Report
 from clozeworks.evaluation.sections import Section
 from clozeworks.tasks.base import Task
 from clozeworks.tasks.tag import TagExample, TagPrediction
 
 
-class Tag:
+class Tag(Report):
     """Which entities were found, missed and invented."""
 
     def judge(
