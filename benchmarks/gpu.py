@@ -1,6 +1,6 @@
 """One GPU: does it compute what the CPU does, and how fast does it pretrain BERT?
 
-    python benchmarks/gpu.py [--quick] [--device cuda] [--rounds N]
+    python benchmarks/gpu.py [--quick] [--device cuda] [--rounds N] [--cells tiny-128 ...]
 
 Parity first: loss and gradients of masked tokens in fp32, on the CPU and on the device, for a
 small model with texts of many lengths; a gap is the largest difference over the largest magnitude.
@@ -172,7 +172,7 @@ def drive(options: argparse.Namespace, device: torch.device) -> None:
     for name in (CORPUS, VOCABULARY):
         data(name)
     quick, before = options.quick, machine()
-    cells = QUICK_CELLS if quick else CELLS
+    cells = QUICK_CELLS if quick else options.cells
     kept = Kept(f"gpu-{device.type}{'-quick' * quick}/{before['code']}")
     with tempfile.TemporaryDirectory() as name:
         shared = ("--device", str(device), "--place", name, *["--quick"] * quick)
@@ -214,6 +214,7 @@ if __name__ == "__main__":
     flags.add_argument("--quick", action="store_true", help="the smallest size, two small steps")
     flags.add_argument("--device", default="cuda", help="cuda, or cpu to try the script itself")
     flags.add_argument("--rounds", type=int, default=3)
+    flags.add_argument("--cells", nargs="+", choices=CELLS, default=CELLS)
     flags.add_argument("--run", help=argparse.SUPPRESS)
     flags.add_argument("--place", type=Path, help=argparse.SUPPRESS)
     started(flags, main)

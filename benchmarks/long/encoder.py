@@ -100,8 +100,6 @@ def phase_of(recipe: Mapping[str, Any], kind: str, seed: int) -> tuple[Phase, in
     if kind == "short":  # the first encoder has no more positions than it reads
         own["encoder"] = {"max_positions": table["max_length"]}
     train = {**shared["train"], **table["train"], "seed": seed}
-    if kind != "short" and seed >= recipe["later"]["leg"]:  # of a leg, the seed is its number
-        train |= recipe["later"]["train"]
     return Phase(1.0, own, train), table["max_length"]
 
 

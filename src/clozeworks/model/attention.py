@@ -5,8 +5,9 @@ Shapes: T tokens, H width, h heads, d = H / h, R rows, C slots a row.
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -41,54 +42,84 @@ class Packing:
     tokens: int = 0
     slots: int = 0
 
-    def add(self, tokens: int, layout: "Layout") -> None:
-        """Count a batch that was laid out."""
+    def add(self, tokens: int, slots: int) -> None:
+        """Count a batch: its tokens, and the slots that attention computes for them."""
         self.tokens += tokens
-        self.slots += layout.rows * layout.capacity
+        self.slots += slots
 
 
 @dataclass(frozen=True)
 class Layout:
     """Where each packed token sits among R rows of C slots; made once a batch.
 
-    source [R * C] int64: the token in each slot (0 in an empty slot); slots [T] int64: the slot of
-    each token; owner [R, C] int64: the sequence in each slot, -1 where empty; bounds [N + 1] int32:
-    where sequences begin and end, the longest of which has `longest` tokens. `plain` means rows and
-    sequences are the same thing, so no gathering and no mask is needed.
+    bounds [N + 1] int32: where sequences begin and end, which is all that a kernel for sequences
+    end to end needs, so that rows are laid out only when somebody asks for them. `plain` means
+    rows and sequences are the same thing, so no gathering and no mask is needed.
     """
 
-    rows: int
-    capacity: int
-    plain: bool
-    longest: int
     bounds: Tensor
-    source: Tensor
-    slots: Tensor
-    owner: Tensor
+    lengths: list[int]
 
     @classmethod
     def of(cls, offsets: Tensor) -> "Layout":
-        """Plan rows for sequences at `offsets` [N + 1] (ascending token positions, first 0)."""
-        bounds = offsets.tolist()
-        lengths = [end - start for start, end in pairwise(bounds)]
-        device, longest, own = offsets.device, max(lengths), offsets.to(torch.int32)
-        if len(set(lengths)) == 1 and longest >= MIN_CAPACITY:
-            every = torch.arange(bounds[-1], device=device)
-            owner = torch.arange(len(lengths), device=device)[:, None].expand(-1, longest)
-            return cls(len(lengths), longest, True, longest, own, every, every, owner)
-        capacity = max(MIN_CAPACITY, -(-longest // CAPACITY_STEP) * CAPACITY_STEP)
-        starts, rows = _first_fit(lengths, capacity)
+        """Rows for sequences at `offsets` [N + 1] (ascending token positions, first 0)."""
+        return cls(offsets.to(torch.int32), [b - a for a, b in pairwise(offsets.tolist())])
+
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest sequence."""
+        return max(self.lengths)
+
+    @cached_property
+    def plain(self) -> bool:
+        """Whether each sequence is a row."""
+        return self.longest >= MIN_CAPACITY and len(set(self.lengths)) == 1
+
+    @cached_property
+    def capacity(self) -> int:
+        """C."""
+        if self.plain:
+            return self.longest
+        return max(MIN_CAPACITY, -(-self.longest // CAPACITY_STEP) * CAPACITY_STEP)
+
+    @property
+    def rows(self) -> int:
+        """R."""
+        return len(self._places.owner)
+
+    @property
+    def source(self) -> Tensor:
+        """The token in each slot (0 in an empty one), [R * C] int64."""
+        return self._places.source
+
+    @property
+    def slots(self) -> Tensor:
+        """The slot of each token, [T] int64."""
+        return self._places.slots
+
+    @property
+    def owner(self) -> Tensor:
+        """The sequence in each slot, -1 where empty, [R, C] int64."""
+        return self._places.owner
+
+    @cached_property
+    def _places(self) -> "_Places":
+        total, capacity, device = sum(self.lengths), self.capacity, self.bounds.device
+        if self.plain:
+            every = torch.arange(total, device=device)
+            owner = torch.arange(len(self.lengths), device=device)[:, None].expand(-1, capacity)
+            return _Places(every, every, owner)
+        starts, rows = _first_fit(self.lengths, capacity)
         rows += -rows % step_of(rows)
-        sizes = torch.tensor(lengths)
-        shift = torch.tensor(starts) - torch.tensor(bounds[:-1])
-        slots = torch.arange(bounds[-1]) + torch.repeat_interleave(shift, sizes)
+        sizes = torch.tensor(self.lengths)
+        shift = torch.tensor(starts) - (sizes.cumsum(0) - sizes)
+        slots = torch.arange(total) + torch.repeat_interleave(shift, sizes)
         source = torch.zeros(rows * capacity, dtype=torch.int64)
-        source[slots] = torch.arange(bounds[-1])
+        source[slots] = torch.arange(total)
         owner = torch.full((rows * capacity,), -1)
-        owner[slots] = torch.repeat_interleave(torch.arange(len(lengths)), sizes)
+        owner[slots] = torch.repeat_interleave(torch.arange(len(self.lengths)), sizes)
         owner = owner.view(rows, capacity).to(device)
-        places = source.to(device), slots.to(device), owner
-        return cls(rows, capacity, False, longest, own, *places)
+        return _Places(source.to(device), slots.to(device), owner)
 
     def mask(
         self, dtype: torch.dtype, window: int | None = None, *, causal: bool = False
@@ -121,6 +152,12 @@ class Layout:
     def gather(self, x: Tensor) -> Tensor:
         """Slots [R * C, …] → tokens [T, …]."""
         return x if self.plain else x.index_select(0, self.slots)
+
+
+class _Places(NamedTuple):
+    source: Tensor
+    slots: Tensor
+    owner: Tensor
 
 
 def _first_fit(lengths: list[int], capacity: int) -> tuple[list[int], int]:

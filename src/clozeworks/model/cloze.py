@@ -22,7 +22,8 @@ class Workspace:
         """An uninitialised [rows, V] view, V and dtype those of `like` [V, H]; grows if need be."""
         size = rows * like.shape[0]
         held = self._buffer
-        if held is None or held.numel() < size or held.dtype != like.dtype:
+        fits = held is not None and held.numel() >= size
+        if held is None or not fits or (held.dtype, held.device) != (like.dtype, like.device):
             held = self._buffer = torch.empty(size, dtype=like.dtype, device=like.device)
         return held[:size].view(rows, like.shape[0])
 

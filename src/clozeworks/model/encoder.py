@@ -231,9 +231,10 @@ class Encoder(nn.Module):
             return self._explained(x, batch, read, want)
         count = len(x) if read is None else len(read)
         layout = Layout.of(rounded_offsets(batch.offsets))
-        self.packing.add(len(x), layout)
-        x = rounded(x)
+        tokens, x = len(x), rounded(x)
         views = self._views(layout, rounded_index(batch.positions), x)
+        in_rows = any(not view.varlen for view in views)
+        self.packing.add(tokens, layout.rows * layout.capacity if in_rows else tokens)
         *most, last = zip(self._layers(), views, strict=True)
         for layer, view in most:
             x = self._through(layer, x, view)

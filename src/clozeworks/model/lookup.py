@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_DENSE = torch.ops.aten.embedding_dense_backward
+
 
 def lookup(weight: Tensor, ids: Tensor, sparse: bool = False) -> Tensor:
     """Rows of `weight` [V, H] at `ids` [T] → [T, H]; a `sparse` gradient holds only those rows.
@@ -26,6 +28,8 @@ class _Lookup(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (ids,) = ctx.saved_tensors
+        if grad.is_cuda and not ctx.sparse:  # torch's kernel there sums in fp32 by itself
+            return _DENSE(grad.contiguous(), ids, ctx.shape[0], -1, False), None, None
         seen, place = torch.unique(ids, return_inverse=True)
         sums = torch.zeros(len(seen), grad.shape[1], dtype=torch.float32, device=grad.device)
         sums.index_add_(0, place, grad.float())

@@ -58,7 +58,7 @@ class Recurrent(nn.Module):
     ) -> Encoded:
         """Run the recurrence and its attention on `x` [T, H]; arguments as for `Encoder.encode`."""
         layout = Layout.of(batch.offsets)
-        self.packing.add(len(x), layout)
+        self.packing.add(len(x), layout.rows * layout.capacity)
         view = View(layout, layout.mask(x.dtype))
         kept = Encoded(x, layout, [x] if "hidden" in want else [])
         states = self.dropout(self._states(x, batch.offsets))

@@ -5,7 +5,8 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import ClassVar, Literal, Self
 
 import numpy as np
@@ -19,6 +20,7 @@ from clozeworks.data.batches import Batch
 from clozeworks.data.order import Stream, Unit, cut
 from clozeworks.model.heads import Model
 from clozeworks.tasks.base import Draw, Task
+from clozeworks.train.ahead import Step, ahead
 from clozeworks.train.compare import compare
 from clozeworks.train.distributed import ALONE, Team
 from clozeworks.train.gauge import Gauge, Reading
@@ -255,24 +257,39 @@ def train(learner: Learner, stream: Stream, cursor: Cursor) -> Iterator[Event]:
     """
     schedule = schedule_of(learner.settings, cursor.total)
     gauge = Gauge(learner)
+    source = ahead(partial(upcoming, learner, stream, replace(cursor)), learner.model.device)
     while cursor.step < cursor.total:
-        steps = stream.steps(cursor.epoch)
-        while cursor.position < len(steps) and cursor.step < cursor.total:
-            gauge.begin()
-            rate = schedule.rate(cursor.step)
-            portion = portion_of(learner, stream, cursor, steps[cursor.position])
-            gauge.ready()
-            losses, norm = take_step(learner, portion, rate)
-            cursor.step += 1
-            reading = gauge.read(portion.batches, portion.tokens, cursor.total - cursor.step)
-            cursor.position += 1
-            cursor.tokens += portion.tokens
-            cursor.seconds += reading.seconds
-            ends = cursor.position == len(steps)
-            epoch = cursor.epoch + cursor.position / len(steps)
-            yield Event(cursor.step, epoch, losses, rate, norm, portion.tokens, ends, reading)
-        if cursor.position == len(steps):
-            cursor.epoch, cursor.position = cursor.epoch + 1, 0
+        gauge.begin()
+        step = next(source)
+        gauge.ready()
+        rate = schedule.rate(cursor.step)
+        losses, norm = take_step(learner, step.portion, rate)
+        cursor.step += 1
+        portion, left = step.portion, cursor.total - cursor.step
+        reading = gauge.read(portion.batches, portion.tokens, left)
+        cursor.epoch, cursor.position = step.epoch, step.position
+        cursor.tokens += portion.tokens
+        cursor.seconds += reading.seconds
+        ends = step.position == step.of
+        epoch = step.epoch + step.position / step.of
+        yield Event(cursor.step, epoch, losses, rate, norm, portion.tokens, ends, reading)
+        if ends:
+            cursor.epoch, cursor.position = step.epoch + 1, 0
+
+
+def upcoming(
+    learner: Learner, stream: Stream, cursor: Cursor, first: int = 0, every: int = 1
+) -> Iterator[Step]:
+    """The steps from where a cursor stands to its total, or every so-maniest; it stays there."""
+    here = replace(cursor)
+    while here.step < here.total:
+        steps = stream.steps(here.epoch)
+        while here.position < len(steps) and here.step < here.total:
+            if (here.step - cursor.step) % every == first:
+                portion = portion_of(learner, stream, here, steps[here.position])
+                yield Step(portion, here.epoch, here.position + 1, len(steps))
+            here.step, here.position = here.step + 1, here.position + 1
+        here.epoch, here.position = here.epoch + 1, 0
 
 
 def schedule_of(settings: TrainSettings, total: int) -> Schedule:
@@ -351,12 +368,12 @@ def seconds_per_step(learner: Learner, stream: Stream) -> float:
 
     The slowest process's clock counts, so that all of them find the same.
     """
-    warm, wanted, spent, steps = 3, 5.0, 0.0, 0
-    order = stream.steps(0)
-    while steps < warm + 5 or (spent < wanted and steps < warm + 200):
+    warm, most, wanted, spent, steps = 3, 200, 5.0, 0.0, 0
+    trial = Cursor(total=warm + most)
+    source = ahead(partial(upcoming, learner, stream, trial), learner.model.device)
+    while steps < warm + 5 or (spent < wanted and steps < trial.total):
         began = time.perf_counter()
-        portion = portion_of(learner, stream, Cursor(total=1), order[steps % len(order)])
-        take_step(learner, portion, rate=0.0)
+        take_step(learner, next(source).portion, rate=0.0)
         steps += 1
         seconds = learner.team.largest(time.perf_counter() - began)
         spent += seconds if steps > warm else 0.0

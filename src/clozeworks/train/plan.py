@@ -3,13 +3,15 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 import torch
 
 from clozeworks.data.order import Stream
+from clozeworks.train.ahead import ahead
 from clozeworks.train.gauge import free_memory, held_memory
-from clozeworks.train.loop import Learner, learn_from, portion_of
+from clozeworks.train.loop import Learner, learn_from, upcoming
 from clozeworks.train.state import Cursor
 
 SIZES = tuple(2**power for power in range(10, 18))
@@ -71,13 +73,14 @@ def trials(learner: Learner, stream: Callable[[int], Stream]) -> Iterator[Trial]
 
 
 def _tried(learner: Learner, stream: Stream, size: int) -> Trial:
-    cursor, steps = Cursor(total=WARM + MEASURED), stream.steps(0)
+    trial = Cursor(total=WARM + MEASURED)
+    source = ahead(partial(upcoming, learner, stream, trial), learner.model.device)
     passes: list[float] = []
     updates: list[float] = []
     began = time.perf_counter()
     for number in range(WARM + MEASURED):
         start = time.perf_counter()
-        portion = portion_of(learner, stream, cursor, steps[number % len(steps)])
+        portion = next(source).portion
         learn_from(learner, portion)
         learned = time.perf_counter()
         learner.optimizer.step(0.0)

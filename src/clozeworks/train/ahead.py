@@ -1,0 +1,76 @@
+"""Steps made by other processes while a GPU computes; on a CPU both would want the same cores."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from clozeworks.train.portion import Portion
+
+PROCESSES = 4
+"""Most of them; each makes batches about as fast as a small encoder learns from them."""
+EACH = 2
+"""Steps that each has ready."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step learns from; once taken, `position` of the epoch's `of` steps are done."""
+
+    portion: Portion
+    epoch: int
+    position: int
+    of: int
+
+
+Making = Callable[[int, int], Iterator[Step]]
+"""Makes every so-maniest step in order, counted from the first argument: (first, every)."""
+
+
+def ahead(making: Making, device: torch.device) -> Iterator[Step]:
+    """Every step in order: made here for a CPU, and by processes in turn for a GPU."""
+    processes = min(PROCESSES, (os.cpu_count() or 1) // 2)
+    if device.type == "cpu" or not processes or not hasattr(os, "fork"):
+        return making(0, 1)
+    return made_by(processes, making)
+
+
+def made_by(processes: int, making: Making) -> Iterator[Step]:
+    """The same steps, each made by one of some forked processes, which take turns."""
+    loader = DataLoader(
+        _Steps(making),
+        batch_size=None,
+        num_workers=processes,
+        prefetch_factor=EACH,
+        worker_init_fn=_stand_apart,
+        multiprocessing_context="fork",
+    )
+    return iter(loader)
+
+
+class _Steps(IterableDataset[Step]):
+    def __init__(self, making: Making) -> None:
+        self._making = making
+
+    def __iter__(self) -> Iterator[Step]:
+        worker = get_worker_info()
+        assert worker is not None
+        for step in self._making(worker.id, worker.num_workers):
+            yield replace(step, portion=_light(step.portion))
+
+
+def _light(portion: Portion) -> Portion:
+    """Without the sequences and their characters, which nothing learns from."""
+    return replace(portion, batches=[replace(b, sequences=()) for b in portion.batches])
+
+
+def _stand_apart(_: int) -> None:
+    """Ctrl-C reaches a whole group, and the parent has a step to finish; whom it ends itself, ends.
+
+    So a worker is a group of its own, and the parent's handling of SIGTERM is not for it.
+    """
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
