@@ -87,7 +87,7 @@ def our_sample(steps: tuple[int, int]) -> Sample:
     from clozeworks.train.loop import TrainSettings
     from harness.engine import finetuning
 
-    timed = finetuning(minilm(), data(TRAIN), TrainSettings(batch=BATCH), steps)
+    timed = finetuning(minilm(), data(TRAIN), TrainSettings(lr=5e-5, batch=BATCH), steps)
     return {
         "examples_per_second": steps[1] * BATCH / timed.seconds,
         "seconds": timed.seconds,

@@ -66,7 +66,7 @@ class Pretraining:
         """Those of the verb, but for these."""
         sizes = {"batch": self.batch, "micro_tokens": self.micro_tokens}
         given = {name: size for name, size in sizes.items() if size is not None}
-        return PretrainSettings.model_validate({**given, "dropout": self.dropout})
+        return PretrainSettings.model_validate({**given, "lr": 5e-4, "dropout": self.dropout})
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def test_its_loss_is_finite_counted_and_falls(name):
     assert list(losses) == list(counts)
     assert all(torch.isfinite(loss) and loss.dim() == 0 for loss in losses.values())
     assert all(count > 0 for count in counts.values())
-    settings = TrainSettings(precision="fp32")
+    settings = TrainSettings(precision="fp32", lr=5e-5)
     learner = Learner(model, task, settings, Optimizer(model, torch.float32))
     first, _ = take_step(learner, Portion.of([batch]), 1e-3)
     assert first == pytest.approx(
@@ -101,7 +101,8 @@ BY_HEART.remove("embed:simcse")  # it has no answers to know
 def test_it_learns_thirty_two_examples_by_heart(name):
     task = make_task(name)
     examples, groups, model = make_examples(task, 32), groups_of(task, 32), make_model(task)
-    learner = Learner(model, task, TrainSettings(precision="fp32"), Optimizer(model, torch.float32))
+    settings = TrainSettings(precision="fp32", lr=5e-5)
+    learner = Learner(model, task, settings, Optimizer(model, torch.float32))
     engine = Engine(model, task, TOKENIZER)
 
     def known():
@@ -156,7 +157,7 @@ def stepped(name, size):
     model, groups = make_model(task), groups_of(task)
     parts = [task.collate(groups[i : i + size], DRAW) for i in range(0, len(groups), size)]
     optimizer = Optimizer(model, torch.float32, clip=0)
-    learner = Learner(model, task, TrainSettings(precision="fp32"), optimizer)
+    learner = Learner(model, task, TrainSettings(precision="fp32", lr=5e-5), optimizer)
     losses, norm = take_step(learner, Portion.of(parts), 1e-3)
     return losses, norm, [moment / 0.1 for moment in optimizer.first]
 

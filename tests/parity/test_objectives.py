@@ -178,7 +178,7 @@ def test_their_bert_reports_four_times_the_loss_in_four_parts_and_ours_does_not(
     batches = [task.collate(make_groups(lengths, seed=sum(lengths)), DRAW) for lengths in FOUR]
     model = make_model(task)
     whole = sum(float(task.loss(model, b, DRAW)["mlm"].detach()) for b in batches)
-    settings = TrainSettings(precision="fp32")
+    settings = TrainSettings(precision="fp32", lr=5e-5)
     optimizer = Optimizer(model, torch.float32)
     ours, _ = take_step(Learner(model, task, settings, optimizer), Portion.of(batches), 0.0)
     counted = sum(task.counts(b)["mlm"] for b in batches)

@@ -28,7 +28,7 @@ from clozeworks.train.state import Cursor
 from tiny import DRAW, VOCABULARY, gap, make_groups, make_model, make_task
 
 NAMES = ["mlm", "nsp", "sop", "rtd", "mlm+nsp", "mlm+sop"]
-SETTINGS = TrainSettings(precision="fp32", batch=24, seed=3)
+SETTINGS = TrainSettings(precision="fp32", lr=5e-5, batch=24, seed=3)
 LIMIT = 1e-5
 
 

@@ -22,7 +22,7 @@ from clozeworks.train.state import Cursor
 from clozeworks.train.track import Track
 from tiny import CONFIG, DRAW, make_config, make_groups, make_model, make_task
 
-SETTINGS = TrainSettings(precision="fp32", batch=8)
+SETTINGS = TrainSettings(precision="fp32", lr=5e-5, batch=8)
 
 
 def readings(total, lengths=(70, 5, 131, 64, 33, 3, 100, 20), micro_tokens=10_000):

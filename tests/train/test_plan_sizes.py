@@ -1,10 +1,9 @@
 """Laws of a plan: its sizes are those that were fast, its steps as many as the minutes hold."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clozeworks.train.plan import FEWEST, MOST, NEAR, OVERHEAD, SIZES, Trial, chosen, rate_for
+from clozeworks.train.plan import FEWEST, MOST, NEAR, OVERHEAD, SIZES, Trial, chosen
 
 POSITIVE = st.floats(0.001, 10.0)
 
@@ -41,9 +40,3 @@ def test_a_step_is_as_large_as_it_must_be_and_no_larger(tried, minutes):
     longer = chosen(tried, 2.2 * minutes)
     assert enough or choice.steps <= 2 * FEWEST
     assert longer.batch >= choice.batch
-
-
-def test_rates_are_those_that_suited():
-    assert rate_for(128, muon=False) == rate_for(256, muon=False) == 1e-3
-    assert rate_for(768, muon=False) == pytest.approx(1e-4, rel=0.15)
-    assert rate_for(256, muon=True) == 2e-3

@@ -34,6 +34,7 @@ from clozeworks.train.distributed import Team, gathered
 from clozeworks.train.fit import Fit, took
 from clozeworks.train.loop import TrainSettings, held_out_losses
 from clozeworks.train.precision import pick_device
+from clozeworks.train.rates import finetuning_rate, rated
 
 
 class FinetuneRecipe(Settings):
@@ -115,6 +116,8 @@ def _finetune(recipe: FinetuneRecipe, team: Team) -> Finetuned:
     groups = task.readings(groups)
     check_wish(recipe.train.keep_best, [*_losses(task), *task.measured(dev)])
     model = adopt(parent, task, theirs, recipe, tokenizer)
+    width = model.config.hidden_size
+    recipe = rated(recipe, finetuning_rate(width, task.pace), width)
     run = team.first(lambda: Run.start(recipe.out, "finetune", recipe, _inputs(recipe, parent)))
 
     outcome = _Outcome(recipe, task, tokenizer, dev, run)

@@ -13,7 +13,8 @@ from clozeworks.core.files import write_file
 from clozeworks.core.log import say
 from clozeworks.data.order import ShardStream
 from clozeworks.train.parallel import learner_for
-from clozeworks.train.plan import SIZES, Choice, Trial, chosen, rate_for, trials
+from clozeworks.train.plan import SIZES, Choice, Trial, chosen, trials
+from clozeworks.train.rates import pretraining_rate
 
 
 class PlanRecipe(Settings):
@@ -56,7 +57,7 @@ def plan(recipe: PlanRecipe) -> Planned:
     check(wanted, has, has.texts(wanted))
     tried = _tried(wanted, has)
     choice = chosen(tried, recipe.minutes)
-    lr = rate_for(has.model.config.hidden_size, wanted.train.optimizer == "muon")
+    lr = pretraining_rate(has.model.config.hidden_size, wanted.train.optimizer == "muon")
     made = _planned(tried, choice, lr, recipe.minutes)
     say(
         f"{recipe.minutes:g} minutes: {made.steps:,} steps of {made.batch:,} tokens in passes of "

@@ -40,6 +40,7 @@ from clozeworks.train.fit import Fit, Fitted, took
 from clozeworks.train.loop import TrainSettings, held_out_losses
 from clozeworks.train.optim import Diverged
 from clozeworks.train.precision import pick_device, pick_dtype
+from clozeworks.train.rates import pretraining_rate, rated
 
 TOKENIZERS_OWN = {"vocab_size", "pad_id"}
 """Values of an encoder that are none of the recipe's business."""
@@ -51,8 +52,6 @@ class PretrainSettings(TrainSettings):
     """How an encoder is pretrained."""
 
     duration: str = "1 epoch"
-    lr: float = Field(default=5e-4, gt=0)
-    """Peak learning rate; 1e-4 suits `base`, 1e-3 `mini` and `tiny`."""
     batch: int = Field(default=8192, gt=0)
     unit: Literal["tokens", "examples"] = "tokens"
     beta2: float = Field(default=0.98, gt=0, lt=1)
@@ -181,6 +180,8 @@ def check(recipe: PretrainRecipe, has: Material, texts: Iterable[str]) -> None:
 def _pretrain(recipe: PretrainRecipe, team: Team) -> Pretrained:
     has = Material.of(recipe)
     shards, tokenizer, task, model = has.shards, has.tokenizer, has.task, has.model
+    width, muon = model.config.hidden_size, recipe.train.optimizer == "muon"
+    recipe = rated(recipe, pretraining_rate(width, muon), width)
     train, held = has.train, has.held
     texts = has.texts(recipe)
     probe = Probe.of(recipe.probe, tokenizer, recipe.max_length) if recipe.probe.data else None
@@ -321,7 +322,7 @@ def _before(recipe: PretrainRecipe, watch: Watch, model: Model) -> dict[str, flo
 
 
 def _facts(recipe: PretrainRecipe, unigram: float, shards: Shards) -> Facts:
-    rate, warmup = recipe.train.lr, recipe.train.warmup
+    rate, warmup = recipe.train.peak, recipe.train.warmup
     return Facts(unigram, recipe.max_length, rate, warmup, total=0, corpus=shards.manifest.tokens)
 
 

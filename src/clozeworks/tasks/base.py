@@ -82,6 +82,8 @@ class Task(ABC):
     """Whether each text of an Example is read by itself, in Sequences of its own."""
     windows: bool = False
     """Whether what is too long for one Sequence is read in several, and nothing is cut."""
+    pace: ClassVar[float] = 1.0
+    """The learning rate that suits it, as a multiple of what suits most tasks."""
     lengths: ClassVar[tuple[str, ...]] = ("max_length",)
     """Its settings that say how many tokens a sequence may have."""
     cut_by: ClassVar[tuple[str, ...]] = ()

@@ -111,6 +111,7 @@ class Embed(Task):
     """Give texts vectors that lie close where they mean the same."""
 
     name = "embed"
+    pace = 1 / 3
     Config, Example, Answer = EmbedConfig, EmbedExample, EmbedPrediction
     answers = frozenset({"positive", "negatives", "score"})
     headless = unlabelled = apart = windows = True

@@ -47,8 +47,8 @@ class TrainSettings(Settings):
 
     duration: str = "3 epochs"
     """When to stop: an amount of epochs, steps, tokens or minutes, such as "30 minutes"."""
-    lr: float = Field(default=5e-5, gt=0)
-    """Peak learning rate."""
+    lr: float | None = Field(default=None, gt=0)
+    """Peak learning rate; absent: one that suits the encoder's width."""
     batch: int = Field(default=32, gt=0)
     """Size of an optimizer step, counted in `unit`."""
     unit: Unit = "examples"
@@ -88,6 +88,13 @@ class TrainSettings(Settings):
     """Keep only each layer's input for the backward pass and run it again: less memory, slower."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """With several processes: each holds the whole model (ddp), or a part of everything (fsdp)."""
+
+    @property
+    def peak(self) -> float:
+        """`lr`, once it is known; raises ValueError before."""
+        if self.lr is None:
+            raise ValueError("no learning rate is named; `train.rates` finds one that suits")
+        return self.lr
 
     @field_validator("duration")
     @classmethod
@@ -295,7 +302,7 @@ def upcoming(
 def schedule_of(settings: TrainSettings, total: int) -> Schedule:
     """The learning rates of a run of `total` steps."""
     warmup, cooldown = round(settings.warmup * total), max(1, round(settings.cooldown * total))
-    return Schedule(settings.lr, total, warmup, settings.schedule, cooldown)
+    return Schedule(settings.peak, total, warmup, settings.schedule, cooldown)
 
 
 def portion_of(learner: Learner, stream: Stream, cursor: Cursor, indices: Ints) -> Portion:

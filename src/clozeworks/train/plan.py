@@ -119,13 +119,3 @@ def _rate(tried: Sequence[Trial], micro_tokens: int) -> float:
     """Tokens a second in passes of this size, or of the largest tried below it."""
     below = [trial for trial in tried if trial.micro_tokens <= micro_tokens]
     return (below or list(tried))[-1].tokens_per_second
-
-
-def rate_for(width: int, muon: bool) -> float:
-    """A learning rate that suits an encoder of this width (H).
-
-    1e-3 up to a width of 256, falling with its square to BERT-base's 1e-4 at 768 (Devlin et al.
-    2018, appendix A.2); Muon's updates, scaled to be as large as AdamW's, bear twice that.
-    """
-    adamw = 1e-3 * min(1.0, (256 / width) ** 2)
-    return float(f"{2 * adamw if muon else adamw:.1e}")
