@@ -50,6 +50,7 @@ OF_2018: Phases = {
             "batch": BATCH,
             "optimizer": "adamw",
             "beta2": 0.999,
+            "decay": 0.01,
             "dropout": 0.1,
         },
     ),
@@ -134,6 +135,8 @@ ABLATIONS: dict[str, Trial] = {
     "no-nsp": Trial(without_pairs(), (0,)),
     "rtd": Trial(replacing(), (0,)),
     "wsd": Trial(falling_late()),
+    "little-decay": Trial(trained_with({"decay": 0.01}), (0,)),
+    "much-decay": Trial(trained_with({"decay": 0.3}), (0,)),
     "other-seed": Trial(trained_with({"seed": 1})),
 }
 EVERY = MAIN["en"] | MAIN["zh"] | ABLATIONS

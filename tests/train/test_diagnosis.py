@@ -201,3 +201,17 @@ def test_a_history_stays_small_and_keeps_its_sums(steps, seed):
 def test_the_diagnosis_is_a_function_of_the_history():
     history = made(lambda s: 6.9, held=stuck)
     assert diagnose(history, FACTS) == diagnose(history, FACTS)
+
+
+def test_weights_that_have_grown_are_told_with_a_decay_that_holds_them():
+    def held(step):
+        return {"mlm": falling(step, 0), "weights_rms": 0.26 * step / 2000}
+
+    found = diagnose(made(held=held), FACTS._replace(decay=0.01))
+    assert list(found) == ["large"]
+    assert (
+        "grown to 0.26" in found["large"] and "--train.decay 0.3 instead of 0.01" in found["large"]
+    )
+    assert "--train.decay 0.9" in diagnose(made(held=held), FACTS._replace(decay=0.3))["large"]
+    small = made(held=lambda step: {**held(step), "weights_rms": 0.1})
+    assert diagnose(small, FACTS) == {}

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from clozeworks import tasks
 from clozeworks.api.labelled import labelled_examples
-from clozeworks.api.model import adopt, check_window, keep, limits_of, say_cut
+from clozeworks.api.model import adopt, begin_anew, check_window, keep, limits_of, say_cut
 from clozeworks.core.bundle import Bundle, open_bundle
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
@@ -24,7 +24,7 @@ from clozeworks.data.split import hold_out
 from clozeworks.inference.engine import Engine
 from clozeworks.interop.hub import local
 from clozeworks.interop.huggingface import labels_of
-from clozeworks.interop.sentences import said_of
+from clozeworks.interop.sentences import is_sentence_folder, said_of
 from clozeworks.model.heads import Model
 from clozeworks.tasks.base import Draw, Part, Task
 from clozeworks.text.load import load_tokenizer
@@ -65,6 +65,9 @@ class FinetuneRecipe(Settings):
     """Leave out rows whose text is empty, and count them, instead of stopping."""
     scratch: bool = False
     """Keep the model's shape but not its weights: what pretraining is worth is then measured."""
+    reinit: int | None = Field(default=None, ge=0)
+    """Start the pooler and so many of the last layers from chance: 0 is the pooler alone. Absent:
+    nothing, but for the pooler of a sentence-transformers folder, which nobody has trained."""
     settings: dict[str, Any] = {}
     """The task's own settings."""
     train: TrainSettings = TrainSettings()
@@ -116,6 +119,7 @@ def _finetune(recipe: FinetuneRecipe, team: Team) -> Finetuned:
     groups = task.readings(groups)
     check_wish(recipe.train.keep_best, [*_losses(task), *task.measured(dev)])
     model = adopt(parent, task, theirs, recipe, tokenizer)
+    _begin_anew(model, task, parent, recipe)
     width = model.config.hidden_size
     recipe = rated(recipe, finetuning_rate(width, task.pace), width)
     run = team.first(lambda: Run.start(recipe.out, "finetune", recipe, _inputs(recipe, parent)))
@@ -139,6 +143,16 @@ def _finetune(recipe: FinetuneRecipe, team: Team) -> Finetuned:
     say("dev: " + ", ".join(f"{name} {value:.4f}" for name, value in dev_numbers.items()))
     say(f"model → {run.bundle}")
     return Finetuned(bundle=run.bundle, dev=dev_numbers, cost=took(fitted.cursor))
+
+
+def _begin_anew(model: Model, task: Task, parent: Bundle, recipe: FinetuneRecipe) -> None:
+    """Let start from chance what the recipe says, or what took no part in the parent's training."""
+    layers = recipe.reinit
+    if layers is None and task.pooled and not recipe.scratch and is_sentence_folder(parent):
+        layers = 0
+        say(f"the pooler of {parent.path} took no part in its sentence vectors: begun from chance")
+    if layers is not None:
+        begin_anew(model, layers, recipe.train.seed)
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,23 @@ def adopt(
     return model.to(pick_device(recipe.device))
 
 
+def begin_anew(model: Model, layers: int, seed: int) -> None:
+    """Let the pooler and the last `layers` of the encoder start from chance, as `scratch` would.
+
+    What pretraining shaped most for its own ends is what small data cannot undo (Zhang et al. 2021,
+    "Revisiting few-sample BERT fine-tuning"). Raises UserError if there are not so many layers.
+    """
+    own = list(getattr(model.encoder, "layers", []))
+    if layers > len(own):
+        raise UserError(
+            f"reinit {layers}: this encoder has {counted(len(own), 'layer', 'layers')} of its own; "
+            f"use --reinit {len(own)} or less"
+        )
+    parts = own[len(own) - layers :] + ([] if model.pooler is None else [model.pooler])
+    for number, part in enumerate(parts):
+        initialise(part, model.config.init_std, seed + number)
+
+
 def check_window(parent: Bundle, window: int, name: str = "max_length") -> None:
     """Raise UserError if a model has fewer positions than a window has tokens; `name` says which
     setting that is."""

@@ -54,6 +54,10 @@ class PretrainSettings(TrainSettings):
     duration: str = "1 epoch"
     batch: int = Field(default=8192, gt=0)
     unit: Literal["tokens", "examples"] = "tokens"
+    decay: float = Field(default=0.1, ge=0)
+    """Weight decay, on everything but biases and norms: times the learning rate, it is the share
+    that a step takes off. With little of it the weights of a long run grow, until attention looks
+    at single tokens and fine-tuning hardly moves them."""
     beta2: float = Field(default=0.98, gt=0, lt=1)
     eps: float = Field(default=1e-6, gt=0)
     """Added to the root of AdamW's second moment; at 1e-6, as BERT's, the faint steady gradients of
@@ -323,7 +327,8 @@ def _before(recipe: PretrainRecipe, watch: Watch, model: Model) -> dict[str, flo
 
 def _facts(recipe: PretrainRecipe, unigram: float, shards: Shards) -> Facts:
     rate, warmup = recipe.train.peak, recipe.train.warmup
-    return Facts(unigram, recipe.max_length, rate, warmup, total=0, corpus=shards.manifest.tokens)
+    corpus, decay = shards.manifest.tokens, recipe.train.decay
+    return Facts(unigram, recipe.max_length, rate, warmup, total=0, corpus=corpus, decay=decay)
 
 
 def _inputs(recipe: PretrainRecipe, shards: Shards) -> dict[str, str]:

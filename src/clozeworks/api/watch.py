@@ -17,7 +17,7 @@ from clozeworks.evaluation.probe import ACCURACIES, Probe, ProbeSettings
 from clozeworks.model.heads import Model
 from clozeworks.tasks.base import Task
 from clozeworks.train.best import TOTAL
-from clozeworks.train.diagnosis import Facts, History, diagnose, diverged
+from clozeworks.train.diagnosis import SIZE, Facts, History, diagnose, diverged
 from clozeworks.train.loop import Event
 from clozeworks.train.state import latest_cursor
 
@@ -78,7 +78,7 @@ class Watch:
         if self._due(self._step):
             judged |= self._probe(model)
         self._probed = self._step
-        self.history.judge(self._step, judged)
+        self.history.judge(self._step, {**judged, SIZE: model.matrices_rms()})
         self._diagnose(self._step)
         return judged
 

@@ -1,5 +1,6 @@
 """What stands on the encoder: the pooler, and a head for each thing that is asked of it."""
 
+import math
 from collections.abc import Collection
 from itertools import chain
 
@@ -205,6 +206,13 @@ class Model(nn.Module):
         for part in self.heads.modules():
             more |= part.matrices() if isinstance(part, Layer) else {}
         return {**self.encoder.hidden_matrices(), **more}
+
+    @torch.no_grad()
+    def matrices_rms(self) -> float:
+        """Root mean square of the values of its encoder's matrices."""
+        matrices = list(self.encoder.hidden_matrices())
+        total = sum(float(matrix.float().square().sum()) for matrix in matrices)
+        return math.sqrt(total / sum(matrix.numel() for matrix in matrices))
 
     def pooled_rows(self, batch: Packed) -> Tensor:
         """The rows `pooled` needs: each sequence's first, or all of them where it takes a mean."""

@@ -30,6 +30,10 @@ GROWN = 10.0
 that."""
 WORSE = 0.05
 """Nats above the best judgement that are no accident of a few tokens."""
+SIZE = "weights_rms"
+"""Root mean square of the layers' matrices, by which name a judgement has it."""
+LARGE = 0.15
+"""Of a good encoder it is below 0.1; at 0.26 attention was seen to look at single tokens."""
 SHORT = 64
 """Tokens a sequence up to which a sequence is short."""
 
@@ -47,6 +51,7 @@ class Facts(NamedTuple):
     """Steps of the whole run."""
     corpus: int
     """Tokens to learn from."""
+    decay: float = 0.1
 
 
 @dataclass
@@ -135,6 +140,7 @@ def diagnose(history: History, facts: Facts) -> dict[str, str]:
         "spikes": _spikes,
         "norm": _norm,
         "overfit": _overfit,
+        "large": _large,
     }
     found = {name: look(history, facts) for name, look in looks.items()}
     return {name: sentence for name, sentence in found.items() if sentence}
@@ -330,6 +336,19 @@ def _overfit(history: History, facts: Facts) -> str:
         f"({then:.2f}, {now:.2f}): the model learns its text by heart, which it has read "
         f"{read:.1f} times. Give more text, stop earlier (a "
         "smaller --train.duration), or drop out more (--train.dropout 0.1)."
+    )
+
+
+def _large(history: History, facts: Facts) -> str:
+    """Weights that grew like a random walk of the rate, because decay does not hold them."""
+    size = history.judged[-1].numbers.get(SIZE, 0.0) if history.judged else 0.0
+    if size < LARGE:
+        return ""
+    return (
+        f"The weights of the layers have grown to {size:.2f} (root mean square; a good encoder's "
+        "are below 0.1): attention comes to look at single tokens, and fine-tuning hardly moves "
+        "such a model, however good its loss. Go on from it with more decay: --train.decay "
+        f"{max(0.3, 3 * facts.decay):g} instead of {facts.decay:g}."
     )
 
 
