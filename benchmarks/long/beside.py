@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -42,6 +42,8 @@ class Contest:
     settings: Mapping[str, Any]
     train: Mapping[str, Any]
     out: Path
+    start: Mapping[str, Any] = field(default_factory=dict)
+    """What else of `finetune`'s recipe says how it begins."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,7 @@ def fine_tuned(
         "model": contest.model,
         "settings": {**contest.settings, **more},
         "train": dict(train),
+        **contest.start,
         **start,
     }
     known = json.dumps({**told, "model": weights_of(told["model"])}, sort_keys=True)

@@ -1,7 +1,7 @@
 """Trials judged over their seeds: each result a line of a ledger, and the table of them all."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from statistics import mean
 from typing import Any
 
@@ -14,11 +14,16 @@ OURS = "ours"
 
 
 def judged(
-    ledger: Ledger, named: tuple[str, Trial], contest: Contest, only: list[int] | None
+    ledger: Ledger,
+    named: tuple[str, Trial],
+    contest: Contest,
+    only: list[int] | None,
+    without: Collection[str] = (),
 ) -> None:
     """Every seed of ours, then of what stands beside it; what is known already is left alone.
 
-    `only`: these of the seeds. Results of another model, or of other settings, are other results.
+    `only`: these of the seeds; `without`: not these contenders. Results of another model,
+    or of other settings, are other results.
     """
     name, trial = named
     for contender, measure, seeds in (
@@ -27,7 +32,8 @@ def judged(
     ):
         for seed in seeds:
             key = {"contender": contender, "seed": seed, **identity(name, contest, contender)}
-            if (only and seed not in only) or ledger.find(**key) is not None:
+            left_out = contender in without or (only and seed not in only)
+            if left_out or ledger.find(**key) is not None:
                 continue
             print(f"{name}: {contender}, seed {seed}", flush=True)
             began = time.monotonic()
@@ -40,6 +46,7 @@ def identity(name: str, contest: Contest, contender: str) -> Row:
     """The part of a row's key that says what was tried; what stands beside may differ in it."""
     model = None if contender in WHATEVER_THE_MODEL else weights_of(contest.model)
     told = {"settings": dict(contest.settings), "train": dict(contest.train)}
+    told |= {"start": dict(contest.start)} if contest.start else {}
     return {"trial": name, "model": model, **told}
 
 

@@ -37,6 +37,8 @@ class Trial:
     wanted: str = ""
     """What is to be reached."""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    start: Mapping[str, Any] = field(default_factory=dict)
+    """What else of `finetune`'s recipe says how it begins."""
     more: tuple[str, ...] = ()
     """Further numbers to show."""
     english: bool = True

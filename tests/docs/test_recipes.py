@@ -65,7 +65,7 @@ def test_the_encoders_recipe_is_read(long):
         assert made.train.optimizer == "muon" and task.needs_words
     assert pretraining(phases[1][0])[0].train.schedule == "constant"
     decays = [names["phase_of"](recipe, "trunk", leg)[0].train.get("decay") for leg in (1, 3, 4, 9)]
-    assert decays == [None, None, 0.3, 0.3]
+    assert decays == [0.3] * 4
 
 
 def test_a_leg_reads_the_text_in_an_order_of_its_own_and_a_shorter_trunk_leaves_no_trace(

@@ -22,7 +22,7 @@ from clozeworks.data.batches import Group
 from clozeworks.data.order import ExampleStream
 from clozeworks.data.split import hold_out
 from clozeworks.inference.engine import Engine
-from clozeworks.interop.hub import local
+from clozeworks.interop.hub import SHIPPED, local
 from clozeworks.interop.huggingface import labels_of
 from clozeworks.interop.sentences import is_sentence_folder, said_of
 from clozeworks.model.heads import Model
@@ -47,8 +47,9 @@ class FinetuneRecipe(Settings):
     data: Path
     """Labelled examples: jsonl, csv, tsv, conll, xlsx or parquet; all but these two also packed
     (.gz, .xz)."""
-    model: Path
-    """Model to start from: a Bundle, a Hugging Face folder, or hub:OWNER/NAME@REVISION."""
+    model: Path = SHIPPED
+    """Model to start from: a Bundle, a Hugging Face folder, or hub:OWNER/NAME@REVISION; by default
+    the small one for English and Chinese that comes with the package."""
     out: Path
     """Folder of the run; the finished model is its `bundle`."""
     dev: Path | None = None

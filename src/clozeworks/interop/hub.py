@@ -1,7 +1,7 @@
-"""Models by name: `hub:OWNER/NAME` or `hub:OWNER/NAME@REVISION`, through `huggingface_hub`.
+"""Models by name: the one that comes with the package, and `hub:OWNER/NAME[@REVISION]`.
 
-The library's own settings hold: HF_ENDPOINT for a mirror, HF_HUB_OFFLINE for no network, HF_HOME
-for the place of its cache.
+The latter are had through `huggingface_hub`, whose own settings hold: HF_ENDPOINT for a mirror,
+HF_HUB_OFFLINE for no network, HF_HOME for the place of its cache.
 """
 
 import re
@@ -10,17 +10,24 @@ from pathlib import Path
 
 from clozeworks.core.errors import UserError
 
+SHIPPED = Path("clozeworks-mini")
+"""The name of the encoder that comes with the package: BERT-mini for English and Chinese."""
+MODELS = Path(__file__).parents[1] / "models"
 _NAME = re.compile(r"hub:(?P<name>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?")
 WANTED = ("*.json", "*.safetensors", "pytorch_model*.bin", "vocab.txt")
 """Files of a model that are ever read."""
 
 
 def local(path: Path) -> Path:
-    """The folder of a model: the path itself, or what its name on the Hub stands for.
+    """The folder of a model: the path itself, or what its name stands for.
+
+    A folder that is called as the shipped model is, and is where we are, comes before it.
 
     Raises UserError if the name is not one, the library is missing, or the model cannot be had.
     """
     text = str(path)
+    if path == SHIPPED and not path.exists():
+        return MODELS / SHIPPED
     if not text.startswith("hub:"):
         return path
     found = _NAME.fullmatch(text)

@@ -13,8 +13,9 @@ from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
 from clozeworks.core.files import read_lines, write_file
 from clozeworks.core.log import clock, say
+from clozeworks.interop.hub import SHIPPED
 from clozeworks.showcase.gather import python_prose
-from clozeworks.showcase.report import write_demo_report
+from clozeworks.showcase.report import INTENTS_OF, write_demo_report
 from clozeworks.text.audit import audit
 from clozeworks.text.load import load_tokenizer
 from clozeworks.text.train import TokenizerSettings
@@ -45,14 +46,14 @@ class DemoRecipe(Settings):
     """Folder for everything the demo makes."""
     language: Literal["en", "zh"] = "en"
     """Language of the report."""
-    minutes: float = Field(default=3.0, gt=0)
+    minutes: float = Field(default=2.0, gt=0)
     """Minutes of pretraining."""
     fresh: bool = False
     """Begin again in a folder an earlier demo made; without it, what is there is used."""
 
 
 def demo(recipe: DemoRecipe) -> dict[str, str]:
-    """Run the whole path; at most six minutes on two cores with the default three of pretraining.
+    """Run the whole path; at most six minutes on two cores with the default two of pretraining.
 
     Begun again, it goes on where it was stopped. Raises UserError if `out` is somebody else's.
     """
@@ -63,9 +64,10 @@ def demo(recipe: DemoRecipe) -> dict[str, str]:
     _tokenizer(out, corpus)
     _say(3, f"a small BERT, pretrained on that text for {recipe.minutes:g} minutes")
     pretrained = _pretrain(out, corpus, recipe.minutes)
-    _say(4, "an intent classifier, and the same one without pretraining")
-    _finetune(out, pretrained, "intents", scratch=False)
-    _finetune(out, pretrained, "intents-from-chance", scratch=True)
+    _say(4, "an intent classifier, from clozeworks-mini, from this model, and from chance")
+    _finetune(out, SHIPPED, INTENTS_OF["shipped"])
+    _finetune(out, pretrained, INTENTS_OF["bert"])
+    _finetune(out, pretrained, INTENTS_OF["chance"], scratch=True)
     _say(5, "a report, with a TF-IDF baseline beside them")
     report = write_demo_report(out, INTENTS, recipe.language)
     _say(6, "new sentences")
@@ -73,7 +75,7 @@ def demo(recipe: DemoRecipe) -> dict[str, str]:
     say(f"\ndone in {clock(time.monotonic() - began)}")
     return {
         "report": str(report),
-        "model": str(out / "intents" / "bundle"),
+        "model": str(out / INTENTS_OF["shipped"] / "bundle"),
         "try next": f"clozeworks predict {out}/intents/bundle your.jsonl --out answers.jsonl",
         "": f"clozeworks evaluate {out}/intents/bundle {INTENTS['test']} --language zh",
         " ": f"clozeworks info {out}/intents/bundle",
@@ -134,7 +136,7 @@ def _pretrain(out: Path, corpus: list[Path], minutes: float) -> Path:
     return made.bundle
 
 
-def _finetune(out: Path, model: Path, name: str, *, scratch: bool) -> Any:
+def _finetune(out: Path, model: Path, name: str, *, scratch: bool = False) -> Any:
     return api.finetune(
         api.FinetuneRecipe(
             task="classify",
@@ -153,8 +155,8 @@ def _predict(out: Path) -> None:
     asked = out / "questions.txt"
     with write_file(asked) as stream:
         stream.writelines(f"{question}\n" for question in QUESTIONS)
-    answers = out / "answers.jsonl"
-    api.predict(api.PredictRecipe(model=out / "intents" / "bundle", data=asked, out=answers))
+    answers, model = out / "answers.jsonl", out / INTENTS_OF["shipped"] / "bundle"
+    api.predict(api.PredictRecipe(model=model, data=asked, out=answers))
     for line in answers.read_text("utf-8").splitlines():
         say(_answer(line))
 
