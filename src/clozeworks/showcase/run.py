@@ -145,6 +145,7 @@ def _finetune(out: Path, model: Path, name: str, *, scratch: bool = False) -> An
             model=model,
             out=out / name,
             scratch=scratch,
+            reinit=0,  # next sentences shaped the pooler; for single texts it is better begun anew
             settings={"max_length": WINDOW},
             train=TrainSettings(duration="12 epochs", lr=5e-4, batch=16),
         )
