@@ -215,3 +215,11 @@ def test_weights_that_have_grown_are_told_with_a_decay_that_holds_them():
     assert "--train.decay 0.9" in diagnose(made(held=held), FACTS._replace(decay=0.3))["large"]
     small = made(held=lambda step: {**held(step), "weights_rms": 0.1})
     assert diagnose(small, FACTS) == {}
+
+
+def test_steps_of_few_tokens_are_not_taken_for_a_rise():
+    """A run that has just begun, at the loss of guessing, whose steps differ by chance."""
+    for seed in range(20):
+        chance = random.Random(seed)
+        noisy = made(lambda step, draw=chance.gauss: 7.1 + draw(0, 0.3), steps=60, tokens=1000)
+        assert "rising" not in diagnose(noisy, FACTS)

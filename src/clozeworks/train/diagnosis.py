@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from statistics import fmean, median, pstdev
 from typing import NamedTuple
 
@@ -264,7 +265,10 @@ def _rising(history: History, facts: Facts) -> str:
         fmean(s.loss for s in history.stretches[end - few : end])
         for end in range(few, len(history.stretches) + 1)
     ]
-    if len(means) < 20 or means[-1] - min(means) < RISE * history.scale:
+    if len(means) < 20:
+        return ""
+    noise = _noise(history) / math.sqrt(few)
+    if means[-1] - min(means) < max(RISE * history.scale, 6 * noise):
         return ""
     at = history.stretches[means.index(min(means)) + few - 1].last
     return (
@@ -273,6 +277,15 @@ def _rising(history: History, facts: Facts) -> str:
         "a half or a third, or lengthen --train.warmup, and begin again; a run that has diverged "
         "rarely comes back."
     )
+
+
+def _noise(history: History) -> float:
+    """Standard deviation of a stretch's loss, whatever its course: from what neighbours differ by.
+
+    Steps of few tokens differ by more nats than a rise that matters.
+    """
+    losses = [stretch.loss for stretch in history.stretches]
+    return pstdev(b - a for a, b in pairwise(losses)) / math.sqrt(2)
 
 
 def _spikes(history: History, facts: Facts) -> str:
