@@ -33,7 +33,6 @@ CONTENDERS = {
     "from_chance": "same shape from chance",
     "tfidf": "TF-IDF, logistic regression",
     "bilstm_crf": "BiLSTM-CRF",
-    "mean_value": "mean of the scores",
     "from_minilm": "all-MiniLM-L6-v2 (22.7 million)",
 }
 MARKS = {"sst2": "85.9", "mrpc": "81.1", "stsb": "73.3"}
@@ -132,8 +131,8 @@ def scores(ledger: Ledger, options: argparse.Namespace) -> str:
         contest = contest_of(name, options.model, options.scores)
         for contender in CONTENDERS:
             rows = ledger.rows(contender=contender, **identity(name, contest, contender))
-            if rows:
-                told = shown(trial.number, [row["numbers"] for row in rows], trial.scale)
+            told = shown(trial.number, [row["numbers"] for row in rows], trial.scale)
+            if told:
                 found.setdefault(name, {})[contender] = told.removeprefix(f"{trial.number} ")
     if not found:
         return "None yet."
