@@ -1,5 +1,7 @@
 """The model that comes with the package: small, whole, opened by both, and what no name means."""
 
+import re
+
 import torch
 
 from clozeworks import api
@@ -28,7 +30,7 @@ def test_it_is_small_and_tells_of_itself():
     card = (FOLDER / "README.md").read_text("utf-8")
     assert "license: cc-by-sa-3.0" in card and "## Limits" in card
     written = "".join(path.read_text("utf-8") for path in files if path.suffix in (".json", ".md"))
-    assert "/tmp/" not in written and "/home/" not in written and "/work/" not in written
+    assert not re.search(r'"/\w', written), "a place on the machine that made it"
 
 
 def test_its_name_means_it_unless_a_folder_is_called_so(tmp_path, monkeypatch):
