@@ -53,6 +53,7 @@ class Facts(NamedTuple):
     corpus: int
     """Tokens to learn from."""
     decay: float = 0.1
+    """Weight decay of the run."""
 
 
 @dataclass
