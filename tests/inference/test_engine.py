@@ -45,6 +45,22 @@ def test_order_is_kept_and_company_has_no_effect(engine, monkeypatch):
             assert ours == pytest.approx(alone, rel=1e-4, abs=1e-6)
 
 
+def test_examples_may_be_said_by_their_fields(engine):
+    examples = [ClassifyExample(text="lost"), ClassifyExample(text="很好", text_pair="late")]
+    said = ["lost", {"text": "很好", "text_pair": "late"}]
+    assert list(engine.predict(said)) == list(engine.predict(examples))
+    for wrong, why in (
+        (7, "7 is no ClassifyExample, no mapping of its fields and no text"),
+        ({"txet": "lost"}, "unknown key 'txet'"),
+        ({"text_pair": "lost"}, "'text' is missing"),
+        ("\x00", "'text' holds a NUL character"),
+        ({"text": "", "text_pair": "\ud800"}, "'text_pair' holds a lone surrogate"),
+    ):
+        with pytest.raises(UserError, match="example 2: ") as caught:
+            list(engine.predict(["lost", wrong]))
+        assert why in str(caught.value)
+
+
 def test_parts_come_with_their_examples(engine):
     examples = make_examples(engine.task, 20)
     pairs = list(engine.parts(examples))

@@ -5,7 +5,7 @@ import re
 import torch
 
 from clozeworks import api
-from clozeworks.api.model import open_engine
+from clozeworks.api.model import load
 from clozeworks.interop.hub import MODELS, SHIPPED, local, origin
 from clozeworks.tasks.mlm import MlmExample
 from clozeworks.text.load import load_tokenizer
@@ -51,7 +51,7 @@ def test_it_knows_both_languages():
     for text in ("The kettle leaks, and nobody answers.", "水壶漏水，没有人回答。"):
         (ids,) = tokenizer.tokenize([text])
         assert tokenizer.vocabulary.unknown not in ids.tolist()
-    engine = open_engine(SHIPPED, "cpu", "fp32")
+    engine = load(SHIPPED, "cpu", "fp32")
     answers = engine.predict([MlmExample(text=text) for text in BLANKS])
     for (text, wanted), answer in zip(BLANKS.items(), answers, strict=True):
         assert wanted in [filling.token for filling in answer.fillings[0]], text
@@ -62,7 +62,7 @@ def test_transformers_opens_it_and_fills_the_same_blanks():
 
     model = BertForPreTraining.from_pretrained(FOLDER, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(FOLDER)
-    engine = open_engine(SHIPPED, "cpu", "fp32")
+    engine = load(SHIPPED, "cpu", "fp32")
     for text, answer in zip(
         BLANKS, engine.predict([MlmExample(text=t) for t in BLANKS]), strict=True
     ):

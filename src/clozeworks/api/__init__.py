@@ -1,4 +1,4 @@
-"""One function for each verb: the only place that seeds, picks a device and makes runs."""
+"""One function for each verb, and `load`: the only place that seeds, picks a device, makes runs."""
 
 from clozeworks.api.convert import ConvertRecipe, convert
 from clozeworks.api.corpus import PrepareRecipe, TokenizerRecipe, prepare, tokenizer
@@ -6,6 +6,7 @@ from clozeworks.api.evaluate import EvaluateRecipe, evaluate
 from clozeworks.api.extend import ExtendRecipe, extend
 from clozeworks.api.finetune import FinetuneRecipe, finetune
 from clozeworks.api.look import DoctorRecipe, InfoRecipe, doctor, info, listing
+from clozeworks.api.model import load
 from clozeworks.api.plan import PlanRecipe, plan
 from clozeworks.api.predict import PredictRecipe, predict
 from clozeworks.api.pretrain import PretrainRecipe, PretrainSettings, pretrain
@@ -36,6 +37,7 @@ __all__ = [
     "finetune",
     "info",
     "listing",
+    "load",
     "plan",
     "predict",
     "prepare",

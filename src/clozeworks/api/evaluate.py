@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import SerializeAsAny
 
 from clozeworks.api.labelled import labelled_examples
-from clozeworks.api.model import open_engine, say_cut, trained_columns
+from clozeworks.api.model import load, say_cut, trained_columns
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
 from clozeworks.core.log import Meter, say
@@ -57,7 +57,7 @@ class Evaluated(Settings):
 
 def evaluate(recipe: EvaluateRecipe) -> Evaluated:
     """Predict every row, judge the predictions, and write the report as HTML and JSON."""
-    engine = open_engine(recipe.model, recipe.device, recipe.precision, recipe.settings)
+    engine = load(recipe.model, recipe.device, recipe.precision, recipe.settings)
     report = _report_of(engine, recipe.model)
     task = engine.task.parts[0]
     columns = trained_columns(recipe.model)

@@ -121,15 +121,19 @@ def _card(run: Run, task: Task, tokenizer: Tokenizer, recipe: Settings) -> Card:
     )
 
 
-def open_engine(
-    model: Path,
-    device: str,
-    precision: Precision,
+def load(
+    model: str | Path,
+    device: str = "auto",
+    precision: Precision = "auto",
     settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> Engine:
-    """A trained Bundle, ready to predict; `settings` as for `Engine.open`."""
+    """A trained Bundle, ready to predict; `settings` of its task go before those of training.
+
+    Raises UserError for a folder that is not one, a device that is not there, or other settings
+    than the task has.
+    """
     place = pick_device(device)
-    return Engine.open(local(model), place, pick_dtype(precision, place), settings)
+    return Engine.open(local(Path(model)), place, pick_dtype(precision, place), settings)
 
 
 def trained_columns(model: Path) -> dict[str, str]:

@@ -10,7 +10,7 @@ from math import isfinite
 from pathlib import Path
 from typing import IO, Any
 
-from clozeworks.api.model import open_engine, say_cut, trained_columns
+from clozeworks.api.model import load, say_cut, trained_columns
 from clozeworks.api.vectors import Vector, write_vectors
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
@@ -80,7 +80,7 @@ def predict(recipe: PredictRecipe) -> Predicted:
         raise UserError(f"--out {recipe.out} is a folder; name a file in it")
     if recipe.out.resolve() == recipe.data.resolve():
         raise UserError(f"--out {recipe.out} is the file to predict; choose another name")
-    engine = open_engine(recipe.model, recipe.device, recipe.precision, recipe.settings)
+    engine = load(recipe.model, recipe.device, recipe.precision, recipe.settings)
     apart = None if recipe.vectors is None else _vector_file(recipe.vectors, recipe.model, engine)
     rows = 0
     with ExitStack() as stack:

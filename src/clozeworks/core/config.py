@@ -51,8 +51,9 @@ def validated(kind: type[S], values: Mapping[str, Any], source: str) -> S:
 
 
 def _explanation(kind: type[BaseModel], error: ValidationError) -> str:
-    """One line for the first thing wrong."""
-    first = error.errors()[0]
+    """One line for the first thing wrong; a name that is unknown tells more than what it lacks."""
+    wrong = error.errors()
+    first = next((one for one in wrong if one["type"] == "extra_forbidden"), wrong[0])
     path = [str(part) for part in first["loc"]]
     name = ".".join(path) or "the whole"
     if first["type"] == "extra_forbidden":

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 
 from clozeworks.core.bundle import Bundle, open_bundle
+from clozeworks.core.config import validated
 from clozeworks.core.errors import UserError, choose, suggestion
 from clozeworks.core.records import Prediction, Sequence
 from clozeworks.data.batches import Group, pack
 from clozeworks.data.order import cut
+from clozeworks.data.read import check_characters
 from clozeworks.interop import pair
 from clozeworks.interop.huggingface import (
     PROBLEM_TYPES,
@@ -86,9 +88,35 @@ class Engine:
         return cls(opened.model.to(device=device, dtype=dtype), task, tokenizer)
 
     def predict(self, examples: Iterable[Any]) -> Iterator[Prediction]:
-        """Yield one Prediction for each Example, in order; any number may pass through."""
-        for example, parts in self.parts(examples):
+        """Yield one Prediction for each Example, in order; any number may pass through.
+
+        Instead of an Example there may be a mapping of its fields, or the text that is its first
+        one. Raises UserError, naming the number, for one that is none of these or cannot be read.
+        """
+        for example, parts in self.parts(self._made(examples)):
             yield self.task.join(example, parts)
+
+    def _made(self, examples: Iterable[Any]) -> Iterator[Any]:
+        """Examples, also of what is only said of them."""
+        kind = self.task.Example
+        first = next(iter(kind.model_fields))
+        for number, said in enumerate(examples, 1):
+            if isinstance(said, kind):
+                yield said
+                continue
+            if not isinstance(said, str | Mapping):
+                raise BadExample(
+                    number, f"{said!r} is no {kind.__name__}, no mapping of its fields and no text"
+                )
+            values = {first: said} if isinstance(said, str) else said
+            try:
+                for name, value in values.items():
+                    check_characters(value, name)
+                example = validated(kind, values, kind.__name__)
+                self.task.readable(example)
+            except UserError as error:
+                raise BadExample(number, str(error)) from error
+            yield example
 
     def parts(self, examples: Iterable[Any]) -> Iterator[tuple[Any, list[Part]]]:
         """Yield each Example with the Parts of its Sequences, before they are joined."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from clozeworks.api.evaluate import judged
-from clozeworks.api.model import open_engine
+from clozeworks.api.model import load
 from clozeworks.core.log import say
 from clozeworks.data.read import read_examples
 from clozeworks.evaluation.baseline import Baseline
@@ -104,7 +104,7 @@ def _evaluations(
 ) -> list[Evaluation]:
     evaluations, report = [], Classify()
     for name, folder in INTENTS_OF.items():
-        engine = open_engine(out / folder / "bundle", "cpu", "auto")
+        engine = load(out / folder / "bundle", "cpu", "auto")
         evaluation = judged(engine, report, rows["test"], words[name])
         assert isinstance(evaluation, Evaluation)
         evaluations.append(evaluation)
