@@ -64,3 +64,12 @@ def test_a_row_it_cannot_read_is_named(name, row, message, tmp_path):
     data.write_text("\n".join(map(json.dumps, [good, row])), "utf-8")
     with pytest.raises(UserError, match=f"row 2: .*{message}"):
         api.doctor(api.DoctorRecipe(data=data, task=name))
+
+
+def test_labels_in_one_cell_count_each_where_their_sign_is_said(tmp_path):
+    data = tmp_path / "data.csv"
+    data.write_text("text,label\nthe lamp,late | broken\nthe case,late\nthe cup,\n", "utf-8")
+    whole = api.doctor(api.DoctorRecipe(data=data))
+    assert whole.splits["train"].classes == {"late | broken": 1, "late": 1}
+    apart = api.doctor(api.DoctorRecipe(data=data, separator="|"))
+    assert apart.splits["train"].classes == {"late": 2, "broken": 1}

@@ -1,6 +1,7 @@
 """Looking before doing: what is wrong with data, what a folder holds, what can be chosen."""
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -43,6 +44,8 @@ class DoctorRecipe(Settings):
     """Longest sequence in tokens that the model will see."""
     target_length: int | None = Field(default=None, ge=8)
     """The same of what it will write, for tasks that do; absent: as training has it."""
+    separator: str | None = Field(default=None, min_length=1)
+    """Sign between several labels in one cell; absent: a cell is one label."""
     columns: dict[str, str] = {}
     """Column names of the task's fields, where they are not called the same."""
     encoding: str = "utf-8"
@@ -57,7 +60,7 @@ def doctor(recipe: DoctorRecipe) -> Findings:
     files = {"train": recipe.data, "dev": recipe.dev, "test": recipe.test}
     splits = {
         name: [
-            Row(*task.shown(example), task.apart, task.written(example))
+            _row(task, example, recipe.separator)
             for example in read_examples(
                 path,
                 task.Example,
@@ -79,6 +82,14 @@ def doctor(recipe: DoctorRecipe) -> Findings:
     if (folder / "config.json").exists():
         window = window._replace(most=config_of(open_bundle(folder)).max_positions)
     return examine(splits, load_tokenizer(folder), window)
+
+
+def _row(task: type[Task], example: Any, separator: str | None) -> Row:
+    """What is looked at of an Example; its label in parts, where a sign divides it."""
+    texts, label = task.shown(example)
+    if separator is not None and isinstance(label, str):
+        label = [name for part in label.split(separator) if (name := part.strip())]
+    return Row(texts, label, task.apart, task.written(example))
 
 
 def _longest_target(task: type[Task], recipe: DoctorRecipe) -> int | None:
