@@ -62,6 +62,12 @@ class Labelled:
     """What a text is given, as `classify` has it."""
     number: str = "accuracy"
     """What a model is judged by."""
+    start: Mapping[str, Any] = field(default_factory=dict)
+    """What else of `finetune`'s recipe says how it begins."""
+
+
+FRESH_POOLER = {"reinit": 0}
+"""Where texts stand alone: of the pooler, which next sentences shaped, nothing."""
 
 
 def finetuned(
@@ -79,6 +85,7 @@ def finetuned(
             scratch=scratch,
             settings={"max_length": 128, "kind": labelled.kind},
             train=TrainSettings(duration=duration, lr=3e-4, batch=labelled.batch, seed=seed),
+            **labelled.start,
         )
     )
     judged = clozeworks.evaluate(

@@ -30,7 +30,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from clozeworks.text.train import TokenizerSettings
-from corpora import CORPORA, PAIR, Labelled, drawn, finetuned, prepared
+from corpora import CORPORA, FRESH_POOLER, PAIR, Labelled, drawn, finetuned, prepared
 from harness.measure import DATA, started
 from ledger import Ledger, Row, spread
 from phases import BATCH, LONG, TWO_PHASES, Budget, Phase, Phases, in_phases, measure, measured
@@ -189,7 +189,7 @@ def labelled_sets(language: str, home: Path) -> dict[str, Labelled]:
         pairs = DATA / "mrpc"
         alike = DATA / "stsb/train.jsonl.gz", DATA / "stsb/test.jsonl.gz"
         return {
-            "sst2": Labelled(few, DATA / "sst2/dev.jsonl.gz", 10, 16),
+            "sst2": Labelled(few, DATA / "sst2/dev.jsonl.gz", 10, 16, start=FRESH_POOLER),
             "mrpc": Labelled(pairs / "train.jsonl.gz", pairs / "test.jsonl.gz", 5, 16, PAIR),
             "stsb": Labelled(*alike, 5, 16, PAIR, "regression", "spearman"),
         }
@@ -197,7 +197,9 @@ def labelled_sets(language: str, home: Path) -> dict[str, Labelled]:
     few = drawn(train, LABELLED, home / f"train-{LABELLED}.jsonl")
     pairs = DATA / "afqmc"
     return {
-        "chnsenticorp": Labelled(few, DATA / "chnsenticorp/test.jsonl.gz", 10, 16),
+        "chnsenticorp": Labelled(
+            few, DATA / "chnsenticorp/test.jsonl.gz", 10, 16, start=FRESH_POOLER
+        ),
         "afqmc": Labelled(pairs / "train.jsonl.gz", pairs / "dev.jsonl.gz", 2, 32, PAIR),
     }
 

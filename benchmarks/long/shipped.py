@@ -18,13 +18,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from beside import Contest, from_chance, from_minilm, mean_value, tfidf
+from corpora import FRESH_POOLER
 from harness.measure import need, started
 from judging import judged, summarise
 from ledger import Ledger
 from trials import ONCE, SEEDS, Trial, adamw, given
 from trials import TRIALS as OF_TASKS
-
-FRESH_POOLER = {"reinit": 0}
 
 TRIALS: dict[str, Trial] = {
     "sst2": Trial(
