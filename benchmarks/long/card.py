@@ -1,4 +1,4 @@
-"""The model card of the encoder that ships: written from what was measured, by nobody's hand.
+"""The model card of the encoder that ships: written from what was measured.
 
     python benchmarks/long/card.py FOLDER --encoder RUNS [--legs N] [--scores RUNS]
 
@@ -84,10 +84,10 @@ times the text) has {marks}.
 
 It has read little, an encyclopedia, mostly as of 2018: it knows few names, no slang, no dialogue.
 Where thousands of labelled rows are at hand and minutes do not matter, a larger model is
-better; where there are a few hundred, compare it with TF-IDF, which every report of Clozeworks
-puts beside it. What is true of Wikipedia's view of the world is true of its own: it repeats the
-associations of its text and is not fit to judge people. Texts longer than 512 tokens are read in
-windows; it was trained on 512 only at the end.
+better; where there are a few hundred, compare it with TF-IDF, as `clozeworks demo` does. What is
+true of Wikipedia's view of the world is true of its own: it repeats the associations of its text
+and is not fit to judge people. It reads 512 tokens at once, of which it learned only at
+the end.
 """
 
 

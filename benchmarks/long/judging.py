@@ -79,4 +79,5 @@ def shown(number: str, found: list[Numbers], scale: float) -> str:
     if not values:
         return ""
     values = [scale * value for value in values]
-    return f"{number} {mean(values):.2f} ± {spread(values):.2f} ({len(values)})"
+    told = f"{number} {mean(values):.2f}"
+    return f"{told} ± {spread(values):.2f} ({len(values)})" if len(values) > 1 else f"{told} (1)"

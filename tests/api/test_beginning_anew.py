@@ -11,7 +11,8 @@ from clozeworks.api.model import begin_anew
 from clozeworks.core.bundle import Card
 from clozeworks.core.errors import UserError
 from clozeworks.interop.huggingface import write_bundle
-from tiny import TOKENIZER, WORDS, make_model, make_task
+from clozeworks.model.encoder import Encoder
+from tiny import CONFIG, TOKENIZER, WORDS, make_model, make_task
 
 finetune = importlib.import_module("clozeworks.api.finetune")
 ROWS = [{"text": f"{a} {b}", "label": a} for a in WORDS[:2] for b in WORDS[2:9]]
@@ -35,9 +36,25 @@ def test_the_pooler_and_the_last_layers_are_drawn_anew(layers):
     assert matrices <= changed
 
 
-def test_more_layers_than_there_are_is_told():
-    with pytest.raises(UserError, match=r"--reinit \d+ or less"):
-        begin_anew(make_model(make_task("classify")), 99, seed=0)
+@pytest.mark.parametrize(
+    ("task", "config", "layers", "why"),
+    [
+        (
+            "classify",
+            {},
+            99,
+            "a pooler, and 3 layers that no other depth shares; use --reinit 0 to 3",
+        ),
+        ("tag", {}, 0, "no pooler, and 3 layers that no other depth shares; use --reinit 1 to 3"),
+        ("classify", {"groups": 1}, 1, "a pooler, and 0 layers .*; use --reinit 0$"),
+        ("tag", {"groups": 1}, 1, "no pooler, and 0 layers .*; leave it out, or use --scratch"),
+    ],
+)
+def test_what_cannot_be_begun_anew_is_told(task, config, layers, why):
+    task = make_task(task)
+    model = task.build(Encoder(CONFIG.model_copy(update=config)))
+    with pytest.raises(UserError, match=f"reinit {layers}: this model has {why}"):
+        begin_anew(model, layers, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +80,10 @@ def desk(tmp_path_factory):
     return folder
 
 
-def told(desk, model, monkeypatch, **given):
-    said = []
-    monkeypatch.setattr(finetune, "say", said.append)
+def begun_anew(desk, model, monkeypatch, **given):
+    """How many layers a fine-tuning of the model begins anew; None: not even the pooler."""
+    asked = []
+    monkeypatch.setattr(finetune, "begin_anew", lambda model, layers, seed: asked.append(layers))
     api.finetune(
         api.FinetuneRecipe(
             task="classify",
@@ -77,11 +95,13 @@ def told(desk, model, monkeypatch, **given):
             **given,
         )
     )
-    return "\n".join(said)
+    return asked[0] if asked else None
 
 
 def test_the_idle_pooler_of_sentence_vectors_is_begun_anew(desk, monkeypatch):
-    remark = "took no part in its sentence vectors"
-    assert remark in told(desk, desk / "vectors" / "bundle", monkeypatch)
-    assert remark not in told(desk, desk / "vectors" / "bundle", monkeypatch, reinit=1)
-    assert remark not in told(desk, desk / "bert", monkeypatch)
+    vectors = desk / "vectors" / "bundle"
+    assert begun_anew(desk, vectors, monkeypatch) == 0
+    assert begun_anew(desk, vectors, monkeypatch, reinit=1) == 1
+    assert begun_anew(desk, vectors, monkeypatch, scratch=True) is None
+    assert begun_anew(desk, desk / "bert", monkeypatch) is None
+    assert begun_anew(desk, desk / "bert", monkeypatch, reinit=0) == 0

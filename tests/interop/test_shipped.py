@@ -33,10 +33,12 @@ def test_it_is_small_and_tells_of_itself():
     assert not re.search(r'"/\w', written), "a place on the machine that made it"
 
 
-def test_its_name_means_it_unless_a_folder_is_called_so(tmp_path, monkeypatch):
+def test_its_name_means_it_unless_a_model_is_called_so(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert local(SHIPPED) == FOLDER and origin(SHIPPED) == "clozeworks-mini"
     (tmp_path / SHIPPED).mkdir()
+    assert local(SHIPPED) == FOLDER
+    (tmp_path / SHIPPED / "config.json").write_text("{}")
     assert local(SHIPPED) == SHIPPED
 
 

@@ -1,6 +1,8 @@
 """Steps made by other processes are those that this one would make, in the same order."""
 
+import multiprocessing
 import os
+import resource
 from functools import partial
 
 import pytest
@@ -24,11 +26,11 @@ pytestmark = [
 ]
 
 
-def learner_and_stream():
+def learner_and_stream(settings=SETTINGS, lengths=LENGTHS):
     task = make_task("mlm+nsp")
     model = make_model(task)
-    learner = Learner(model, task, SETTINGS, Optimizer(model, torch.float32))
-    stream = ExampleStream(make_groups(LENGTHS), SETTINGS.batch, SETTINGS.unit, SETTINGS.seed)
+    learner = Learner(model, task, settings, Optimizer(model, torch.float32))
+    stream = ExampleStream(make_groups(lengths), settings.batch, settings.unit, settings.seed)
     return learner, stream
 
 
@@ -63,16 +65,33 @@ def test_what_goes_wrong_in_a_process_is_told_here():
         raise UserError("this row is damaged")
         yield
 
-    with pytest.raises(UserError, match="this row is damaged"):
+    with pytest.raises(UserError) as caught:
         next(made_by(1, making))
+    assert str(caught.value) == "this row is damaged"
+
+
+def test_a_step_of_many_passes_needs_few_open_files():
+    """A tensor on its way between processes is an open file, and a process may have 1,024."""
+    settings = SETTINGS.model_copy(update={"batch": 200, "micro_tokens": 64})
+    making = partial(upcoming, *learner_and_stream(settings, LENGTHS * 20), Cursor(total=6))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, limits[1]))
+    try:
+        steps = list(made_by(2, making))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert min(len(step.portion.batches) for step in steps) > 50
 
 
 def test_no_signal_to_the_group_of_this_process_reaches_them():
     source = made_by(2, partial(upcoming, *learner_and_stream(), Cursor(total=30)))
-    next(source)
-    assert os.getpgrp() not in {os.getpgid(worker.pid) for worker in source._workers}
+    for _ in range(2):  # one from each
+        next(source)
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    assert os.getpgrp() not in {os.getpgid(worker.pid) for worker in workers}
 
 
 def test_a_cpu_makes_its_own_steps():
-    making = partial(upcoming, *learner_and_stream(), Cursor(total=2))
-    assert not hasattr(ahead(making, torch.device("cpu")), "_workers")
+    next(ahead(partial(upcoming, *learner_and_stream(), Cursor(total=2)), torch.device("cpu")))
+    assert not multiprocessing.active_children()

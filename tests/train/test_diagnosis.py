@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clozeworks.train.diagnosis import MOST, Facts, History, diagnose
+from clozeworks.train.diagnosis import MOST, SIZE, Facts, History, diagnose
 
 FACTS = Facts(unigram=7.2, max_length=128, lr=1e-3, warmup=0.1, total=2000, corpus=10_000_000)
 CHANCE = random.Random(0)
@@ -215,6 +215,20 @@ def test_weights_that_have_grown_are_told_with_a_decay_that_holds_them():
     assert "--train.decay 0.9" in diagnose(made(held=held), FACTS._replace(decay=0.3))["large"]
     small = made(held=lambda step: {**held(step), "weights_rms": 0.1})
     assert diagnose(small, FACTS) == {}
+
+
+def test_the_first_fall_is_not_taken_for_noise():
+    def loss(step):
+        rise = max(0, step - 15) / 30
+        return 7 + 5 * math.exp(-step / 2) + rise + CHANCE.gauss(0, 0.03)
+
+    assert "rising" in diagnose(made(loss, steps=30, every=10), FACTS)
+
+
+def test_the_size_of_weights_is_not_taken_for_a_loss():
+    read_twice = FACTS._replace(corpus=1_000_000)
+    grown = made(held=lambda s: {SIZE: s / 20_000})
+    assert "overfit" not in diagnose(grown, read_twice)
 
 
 def test_steps_of_few_tokens_are_not_taken_for_a_rise():

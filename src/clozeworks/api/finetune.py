@@ -68,7 +68,8 @@ class FinetuneRecipe(Settings):
     """Keep the model's shape but not its weights: what pretraining is worth is then measured."""
     reinit: int | None = Field(default=None, ge=0)
     """Start the pooler and so many of the last layers from chance: 0 is the pooler alone. Absent:
-    nothing, but for the pooler of a sentence-transformers folder, which nobody has trained."""
+    nothing, but for the pooler of a sentence-transformers folder, which took no part in its
+    vectors."""
     settings: dict[str, Any] = {}
     """The task's own settings."""
     train: TrainSettings = TrainSettings()

@@ -62,13 +62,19 @@ def begin_anew(model: Model, layers: int, seed: int) -> None:
     """Let the pooler and the last `layers` of the encoder start from chance, as `scratch` would.
 
     What pretraining shaped most for its own ends is what small data cannot undo (Zhang et al. 2021,
-    "Revisiting few-sample BERT fine-tuning"). Raises UserError if there are not so many layers.
+    "Revisiting few-sample BERT fine-tuning"). Raises UserError where there are not so many layers,
+    or nothing to begin anew.
     """
-    own = list(getattr(model.encoder, "layers", []))
-    if layers > len(own):
+    layers_of = list(getattr(model.encoder, "layers", []))
+    own = layers_of if len(layers_of) == model.config.num_layers else []  # ALBERT's are shared
+    least, most = int(model.pooler is None), len(own)
+    if not least <= layers <= most:
+        pooler = "no pooler" if least else "a pooler"
+        counts = str(least) if least == most else f"{least} to {most}"
         raise UserError(
-            f"reinit {layers}: this encoder has {counted(len(own), 'layer', 'layers')} of its own; "
-            f"use --reinit {len(own)} or less"
+            f"reinit {layers}: this model has {pooler}, and {counted(most, 'layer', 'layers')} "
+            "that no other depth shares; "
+            + (f"use --reinit {counts}" if least <= most else "leave it out, or use --scratch")
         )
     parts = own[len(own) - layers :] + ([] if model.pooler is None else [model.pooler])
     for number, part in enumerate(parts):

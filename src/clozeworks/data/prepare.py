@@ -4,7 +4,6 @@ import codecs
 import contextlib
 import json
 import lzma
-import os
 import shutil
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -41,7 +40,7 @@ from clozeworks.data.shards import (
     write_record,
 )
 from clozeworks.data.sources.base import PACKED, format_of
-from clozeworks.data.workers import Job, Workers, id_type, make_shard, packed
+from clozeworks.data.workers import Job, Workers, cores, id_type, make_shard, packed
 from clozeworks.text.alphabet import is_chinese
 from clozeworks.text.scripts import Script
 from clozeworks.text.segmenters import pick_segmenter
@@ -315,7 +314,7 @@ def _made(
     jobs: Iterator[Job], tokenizer: Tokenizer, out: Path, settings: PrepareSettings
 ) -> Iterator[tuple[Job, Shard]]:
     """Each job with its shard; a single job, or a single process, needs no other process."""
-    folder, processes = out / "shards", settings.processes or _cores()
+    folder, processes = out / "shards", settings.processes or cores()
     first = list(islice(jobs, 2))
     if processes == 1 or len(first) < 2:
         segmenter = pick_segmenter(settings.words)
@@ -324,13 +323,6 @@ def _made(
         return
     with Workers(out / "tokenizer", folder, processes, settings.words) as workers:
         yield from workers.make(chain(first, jobs))
-
-
-def _cores() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _megabytes(paths: Sequence[Path], format: str | None) -> float | None:

@@ -57,6 +57,13 @@ class Job:
         return hashlib.sha256(self.documents).hexdigest()
 
 
+def cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def packed(document: Document) -> bytes:
     """The document as a line of JSON, in which it takes least memory and travels."""
     return json.dumps(document, ensure_ascii=False).encode() + b"\n"

@@ -21,12 +21,12 @@ WANTED = ("*.json", "*.safetensors", "pytorch_model*.bin", "vocab.txt")
 def local(path: Path) -> Path:
     """The folder of a model: the path itself, or what its name stands for.
 
-    A folder that is called as the shipped model is, and is where we are, comes before it.
+    A model that is called as the shipped one is, and is where we are, comes before it.
 
     Raises UserError if the name is not one, the library is missing, or the model cannot be had.
     """
     text = str(path)
-    if path == SHIPPED and not path.exists():
+    if path == SHIPPED and not (path / "config.json").exists():
         return MODELS / SHIPPED
     if not text.startswith("hub:"):
         return path

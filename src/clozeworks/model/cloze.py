@@ -10,8 +10,8 @@ ROWS_AT_ONCE = 512
 """Rows of logits held in fp32 at a time when only the loss is asked for."""
 DRAWN_AT_ONCE = 64
 """Rows of probabilities added up in fp32 at a time to draw from: few enough for the cache."""
-DRAWN_ON_GPU = 4096
-"""The same on a GPU, which would only wait for so many small kernels."""
+DRAWN_ON_GPU = 1 << 27
+"""On a GPU, which would only wait for so many small kernels: so many probabilities, 0.5 GB."""
 
 
 class Workspace:
@@ -120,7 +120,7 @@ def _drawn(probs: Tensor, lots: Lots) -> Tensor:
     one random number a row where Gumbel's way needs one a token.
     """
     found = []
-    size = DRAWN_ON_GPU if probs.is_cuda else DRAWN_AT_ONCE
+    size = max(DRAWN_AT_ONCE, DRAWN_ON_GPU // probs.shape[1]) if probs.is_cuda else DRAWN_AT_ONCE
     for rows, places in zip(probs.split(size), lots.places.split(size), strict=True):
         shares = rows.to(torch.float32, copy=True).index_fill_(1, lots.barred, 0.0)
         totals = shares.cumsum_(1)

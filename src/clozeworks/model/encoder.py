@@ -307,6 +307,7 @@ class Encoder(nn.Module):
 def initialise(module: nn.Module, std: float, seed: int) -> None:
     """Fill weights with N(0, std²), biases with 0, norms with 1 (as BERT); a function of `seed`.
 
+    Drawn on the CPU, wherever the weights are: the same seed is the same model on any device.
     Recurrent weights are uniform within one over the root of their width, as torch has them; what
     a head holds beside such parts, such as the moves of a CRF, is 0. Nothing stays as it was.
     """
@@ -318,13 +319,15 @@ def initialise(module: nn.Module, std: float, seed: int) -> None:
                 if part.bias is not None:
                     part.bias.zero_()
             elif isinstance(part, nn.Linear | nn.Embedding):
-                part.weight.normal_(0.0, std, generator=generator)
+                drawn = torch.empty_like(part.weight, device="cpu")
+                part.weight.copy_(drawn.normal_(0.0, std, generator=generator))
                 if isinstance(part, nn.Linear) and part.bias is not None:
                     part.bias.zero_()
             elif isinstance(part, nn.RNNBase):
                 bound = 1 / math.sqrt(part.hidden_size)
                 for parameter in part.parameters():
-                    parameter.uniform_(-bound, bound, generator=generator)
+                    drawn = torch.empty_like(parameter, device="cpu")
+                    parameter.copy_(drawn.uniform_(-bound, bound, generator=generator))
             else:
                 for parameter in part.parameters(recurse=False):
                     parameter.zero_()

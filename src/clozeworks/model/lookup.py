@@ -28,8 +28,10 @@ class _Lookup(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (ids,) = ctx.saved_tensors
-        if grad.is_cuda and not ctx.sparse:  # torch's kernel there sums in fp32 by itself
-            return _DENSE(grad.contiguous(), ids, ctx.shape[0], -1, False), None, None
+        if grad.is_cuda and not ctx.sparse:
+            # given bf16, torch's kernel for few ids adds up their sums in bf16
+            summed = _DENSE(grad.float().contiguous(), ids, ctx.shape[0], -1, False)
+            return summed.to(grad.dtype), None, None
         seen, place = torch.unique(ids, return_inverse=True)
         sums = torch.zeros(len(seen), grad.shape[1], dtype=torch.float32, device=grad.device)
         sums.index_add_(0, place, grad.float())

@@ -1,19 +1,25 @@
 """Steps made by other processes while a GPU computes; on a CPU both would want the same cores."""
 
 import os
+import pickle
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from clozeworks.core.errors import UserError
+from clozeworks.data.workers import cores
 from clozeworks.train.portion import Portion
 
 PROCESSES = 4
 """Most of them; each makes batches about as fast as a small encoder learns from them."""
 EACH = 2
 """Steps that each has ready."""
+READY = PROCESSES * EACH
+"""Steps at most that are made while the first is learned from."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +37,22 @@ Making = Callable[[int, int], Iterator[Step]]
 
 
 def ahead(making: Making, device: torch.device) -> Iterator[Step]:
-    """Every step in order: made here for a CPU, and by processes in turn for a GPU."""
-    processes = min(PROCESSES, (os.cpu_count() or 1) // 2)
+    """Every step in order: made here for a CPU, and by processes in turn for a GPU.
+
+    Those of all that torchrun has started here take up half the cores at most.
+    """
+    learners = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    processes = min(PROCESSES, cores() // (2 * learners))
     if device.type == "cpu" or not processes or not hasattr(os, "fork"):
         return making(0, 1)
     return made_by(processes, making)
 
 
 def made_by(processes: int, making: Making) -> Iterator[Step]:
-    """The same steps, each made by one of some forked processes, which take turns."""
+    """The same steps, each made by one of some forked processes, which take turns.
+
+    Raises the UserError that one of them met.
+    """
     loader = DataLoader(
         _Steps(making),
         batch_size=None,
@@ -48,18 +61,30 @@ def made_by(processes: int, making: Making) -> Iterator[Step]:
         worker_init_fn=_stand_apart,
         multiprocessing_context="fork",
     )
-    return iter(loader)
+    for sent in loader:
+        made = pickle.loads(sent.numpy().data)
+        if isinstance(made, UserError):
+            raise made
+        yield made
 
 
-class _Steps(IterableDataset[Step]):
+class _Steps(IterableDataset[Tensor]):
     def __init__(self, making: Making) -> None:
         self._making = making
 
-    def __iter__(self) -> Iterator[Step]:
+    def __iter__(self) -> Iterator[Tensor]:
         worker = get_worker_info()
         assert worker is not None
-        for step in self._making(worker.id, worker.num_workers):
-            yield replace(step, portion=_light(step.portion))
+        try:
+            for step in self._making(worker.id, worker.num_workers):
+                yield _sent(replace(step, portion=_light(step.portion)))
+        except UserError as error:
+            yield _sent(UserError(str(error)))
+
+
+def _sent(made: Step | UserError) -> Tensor:
+    """It as bytes, [N] uint8: a tensor travels by an open file, and a step has hundreds."""
+    return torch.frombuffer(bytearray(pickle.dumps(made)), dtype=torch.uint8)
 
 
 def _light(portion: Portion) -> Portion:

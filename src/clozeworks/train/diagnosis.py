@@ -283,10 +283,11 @@ def _rising(history: History, facts: Facts) -> str:
 def _noise(history: History) -> float:
     """Standard deviation of a stretch's loss, whatever its course: from what neighbours differ by.
 
-    Steps of few tokens differ by more nats than a rise that matters.
+    Steps of few tokens differ by more nats than a rise that matters. By the median, as of a normal
+    distribution, because the first fall is no noise.
     """
     losses = [stretch.loss for stretch in history.stretches]
-    return pstdev(b - a for a, b in pairwise(losses)) / math.sqrt(2)
+    return 1.4826 * median(abs(b - a) for a, b in pairwise(losses)) / math.sqrt(2)
 
 
 def _spikes(history: History, facts: Facts) -> str:
@@ -332,11 +333,11 @@ def _norm(history: History, facts: Facts) -> str:
 
 def _overfit(history: History, facts: Facts) -> str:
     read = history.tokens / max(1, facts.corpus)
-    if len(history.judged) < 3 or not history.judged[-1].numbers:
+    if len(history.judged) < 3 or read < 1:  # what was read once at most is not known by heart
         return ""
-    if read < 1:  # what was read once at most is not known by heart
+    told = [name for name in history.judged[-1].numbers if name != SIZE]
+    if not told:
         return ""
-    told = history.judged[-1].numbers
     term = next((name for name in ("rtd", "mlm") if name in told), next(iter(told)))
     values = [j.numbers.get(term, float("inf")) for j in history.judged]
     best = min(range(len(values)), key=values.__getitem__)
