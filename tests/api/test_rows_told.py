@@ -43,6 +43,18 @@ def finetuned(task, parent, data, out, **given):
     return api.finetune(api.FinetuneRecipe.model_validate(made))
 
 
+def test_dev_rows_that_are_learned_from_are_said(parent, tmp_path, told):
+    rows = [{"text": f"late {n}", "label": "ab"[n % 2]} for n in range(6)]
+    data = written(tmp_path / "rows.jsonl", *rows)
+    dev = written(tmp_path / "dev.jsonl", {"text": "lost", "label": "a"}, *rows[:2])
+    finetuned("classify", parent, data, tmp_path / "run", dev=dev)
+    assert any(line.startswith("2 of the 3 dev rows ask what rows to learn from") for line in told)
+    apart = written(tmp_path / "apart.jsonl", {"text": "lost", "label": "a"})
+    told.clear()
+    finetuned("classify", parent, data, tmp_path / "other", dev=apart)
+    assert not any("dev row" in line and "flatters" in line for line in told)
+
+
 def test_tokens_that_training_and_dev_lose_are_said_with_what_keeps_them(parent, tmp_path, told):
     rows = [{"text": "late " * n, "label": "ab"[n % 2]} for n in (1, 2, 30, 40, 3, 4)]
     data = written(tmp_path / "rows.jsonl", *rows)

@@ -213,6 +213,22 @@ def test_folding_goes_where_the_model_goes(rows, tmp_path):
         assert one["prediction"] == other["prediction"]
 
 
+def test_a_table_goes_back_to_the_spreadsheet_it_is_from(parent, rows, tmp_path):
+    made = finetuned(parent, rows, tmp_path / "run")
+    text, mark = "text\nthe lamp\n很晚\n", "\ufeff"
+    for encoding, wanted in (("utf-8", ""), ("utf-8-sig", mark), ("gb18030", mark)):
+        (tmp_path / "given.csv").write_text(text, encoding)
+        for suffix, begins in ((".csv", wanted), (".jsonl", ""), (".tsv", "")):
+            given = {"encoding": encoding.removesuffix("-sig"), "out": tmp_path / f"out{suffix}"}
+            recipe = {"model": made.bundle, "data": tmp_path / "given.csv", "device": "cpu"}
+            api.predict(api.PredictRecipe.model_validate({**recipe, **given}))
+            written = given["out"].read_text("utf-8")
+            assert written.startswith(mark) == bool(begins) and "很晚" in written
+    wrong = {**recipe, "out": tmp_path / "out.csv", "encoding": "gb1803"}
+    with pytest.raises(UserError, match="gb1803"):
+        api.predict(api.PredictRecipe.model_validate(wrong))
+
+
 # === How a model is trained ===
 
 

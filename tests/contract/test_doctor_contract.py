@@ -73,3 +73,26 @@ def test_labels_in_one_cell_count_each_where_their_sign_is_said(tmp_path):
     assert whole.splits["train"].classes == {"late | broken": 1, "late": 1}
     apart = api.doctor(api.DoctorRecipe(data=data, separator="|"))
     assert apart.splits["train"].classes == {"late": 2, "broken": 1}
+
+
+def test_what_finetune_would_refuse_is_not_passed_over(tmp_path):
+    def looked_over(text, **more):
+        (tmp_path / "data.csv").write_text(text, "utf-8")
+        return api.doctor(api.DoctorRecipe(data=tmp_path / "data.csv", **more))
+
+    blank = looked_over("text,label\nthe lamp,late\nthe case, \nthe cup,\nthe tray,late \n")
+    assert blank.splits["train"].classes == {"late": 2}
+    assert any("2 rows have no label" in warning for warning in blank.warnings)
+    with pytest.raises(UserError, match=r"no column 'label'.*name one with --label"):
+        looked_over("text,stars\nthe lamp,4\n")
+    with pytest.raises(UserError, match="no column 'entities' or 'tags'"):
+        looked_over("text,label\nthe lamp,4\n", task="tag")
+
+
+def test_labels_that_look_alike_and_pairs_with_one_text_are_told(tmp_path):
+    rows = [("a", "b", "1"), ("c", "", "1.0"), ("d", "e", "Late"), ("f", "g", "late")]
+    data = tmp_path / "data.csv"
+    data.write_text("text,text_pair,label\n" + "\n".join(map(",".join, rows)), "utf-8")
+    warnings = api.doctor(api.DoctorRecipe(data=data)).warnings
+    for wanted in ("'1', '1.0' are classes", "'Late', 'late' are classes", "1 row lacks a text"):
+        assert any(wanted in warning for warning in warnings), wanted

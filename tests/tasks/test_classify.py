@@ -383,6 +383,16 @@ def test_regression_has_no_classes_to_treat_so(name):
         classifier(kind="regression", **{name: value})
 
 
+def test_white_space_around_a_label_makes_no_other_class():
+    task = make_task("classify", ["late", "lost"])
+    rows = [task.Example(text="a", label=label) for label in ("late ", " late", ["late "], "lost")]
+    assert task.labels_in(rows) == ["late", "lost"]
+    assert [task.target(row) for row in rows] == [0, 0, 0, 1]
+    assert not task.is_labelled(task.Example(text="a", label="  "))
+    with pytest.raises(UserError, match="no label"):
+        task.check(task.Example(text="a", label="  "))
+
+
 def test_a_label_never_seen_is_named():
     task = classifier(PATHS, kind="multi")
     with pytest.raises(UserError, match="label 'a##x' was never seen in training"):

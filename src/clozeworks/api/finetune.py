@@ -116,6 +116,7 @@ def _finetune(recipe: FinetuneRecipe, team: Team) -> Finetuned:
     task = tasks.create(recipe.task, settings, tokenizer.vocabulary, labels)
     if recipe.dev is not None:
         dev = labelled_examples(recipe.dev, task, recipe, task.target)
+        _say_shared(task, train, dev)
     groups = _groups(task, train, tokenizer)
     task.look_over(groups)
     groups = task.readings(groups)
@@ -145,6 +146,16 @@ def _finetune(recipe: FinetuneRecipe, team: Team) -> Finetuned:
     say("dev: " + ", ".join(f"{name} {value:.4f}" for name, value in dev_numbers.items()))
     say(f"model → {run.bundle}")
     return Finetuned(bundle=run.bundle, dev=dev_numbers, cost=took(fitted.cursor))
+
+
+def _say_shared(task: Task, train: list[Any], dev: list[Any]) -> None:
+    """Say how many of the rows to judge by are also among those to learn from."""
+    learned = {task.key(example) for example in train}
+    if shared := sum(task.key(example) in learned for example in dev):
+        say(
+            f"{shared:,} of the {counted(len(dev), 'dev row', 'dev rows')} ask what rows to learn "
+            "from ask: what is judged and calibrated by them flatters; name others with --dev"
+        )
 
 
 def _begin_anew(model: Model, task: Task, parent: Bundle, recipe: FinetuneRecipe) -> None:

@@ -1,7 +1,6 @@
 """Looking before doing: what is wrong with data, what a folder holds, what can be chosen."""
 
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
@@ -58,22 +57,7 @@ def doctor(recipe: DoctorRecipe) -> Findings:
     """Look for what spoils training: duplicates, overlap, contradictions, empty and long texts."""
     task = tasks.TASKS.get(recipe.task)
     files = {"train": recipe.data, "dev": recipe.dev, "test": recipe.test}
-    splits = {
-        name: [
-            _row(task, example, recipe.separator)
-            for example in read_examples(
-                path,
-                task.Example,
-                recipe.columns,
-                encoding=recipe.encoding,
-                format=recipe.format,
-                empty="keep",
-                check=task.readable,
-            )
-        ]
-        for name, path in files.items()
-        if path is not None
-    }
+    splits = {name: _rows(task, path, recipe) for name, path in files.items() if path is not None}
     window = Window(recipe.window, cuts=not task.windows, written=_longest_target(task, recipe))
     if recipe.model is None:
         say("no --model: lengths and unknown words, which are counted in its tokens, are left out")
@@ -84,12 +68,38 @@ def doctor(recipe: DoctorRecipe) -> Findings:
     return examine(splits, load_tokenizer(folder), window)
 
 
-def _row(task: type[Task], example: Any, separator: str | None) -> Row:
-    """What is looked at of an Example; its label in parts, where a sign divides it."""
-    texts, label = task.shown(example)
-    if separator is not None and isinstance(label, str):
-        label = [name for part in label.split(separator) if (name := part.strip())]
-    return Row(texts, label, task.apart, task.written(example))
+def _rows(task: type[Task], path: Path, recipe: DoctorRecipe) -> list[Row]:
+    """What is looked at of a file's Examples."""
+    found = [
+        Row(*task.shown(example), task.apart, task.written(example))
+        for example in read_examples(
+            path,
+            task.Example,
+            recipe.columns,
+            needed=task.answers if len(task.answers) == 1 else (),
+            one_of=() if task.unlabelled else task.answers,
+            encoding=recipe.encoding,
+            format=recipe.format,
+            empty="keep",
+            check=task.readable,
+        )
+    ]
+    if "label" not in task.answers:
+        return found
+    labels = [_label(row.label, recipe.separator) for row in found]
+    if recipe.separator is None and not any(
+        isinstance(label, list) and len(label) > 1 for label in labels
+    ):
+        labels = [label or None for label in labels]  # of one label a row, none at all is no answer
+    return [row._replace(label=label) for row, label in zip(found, labels, strict=True)]
+
+
+def _label(label: str | list[str] | None, separator: str | None) -> str | list[str] | None:
+    """As training reads it: without white space around it, and in parts where a sign divides it."""
+    if label is None or (isinstance(label, str) and separator is None):
+        return label and label.strip()
+    parts = label.split(separator) if isinstance(label, str) else label
+    return [name for part in parts if (name := part.strip())]
 
 
 def _longest_target(task: type[Task], recipe: DoctorRecipe) -> int | None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from codecs import BOM_UTF8, lookup
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -24,6 +25,9 @@ from clozeworks.train.precision import Precision
 
 Row = dict[str, Any]
 FORMS = {".jsonl": "jsonl", ".csv": ",", ".tsv": "\t"}
+MARK = "\ufeff"
+"""The byte-order mark, by which Excel knows UTF-8: a .csv without it is read in the encoding of the
+system."""
 
 
 class PredictRecipe(Settings):
@@ -92,6 +96,8 @@ def predict(recipe: PredictRecipe) -> Predicted:
             if keep is not None:
                 keep(prediction.vector)  # type: ignore[attr-defined]  # its task's answers have one
             values = _values(prediction, recipe.scores, apart=keep is not None)
+            if not rows and _for_a_spreadsheet(recipe):
+                stream.write(MARK)
             try:
                 write(row, values)
             except UserError as error:
@@ -101,6 +107,16 @@ def predict(recipe: PredictRecipe) -> Predicted:
     say_cut(engine)
     say(f"{counted(rows, 'prediction', 'predictions')} → {recipe.out}")
     return Predicted(out=recipe.out, rows=rows, cut=engine.cut_examples)
+
+
+def _for_a_spreadsheet(recipe: PredictRecipe) -> bool:
+    """Whether the rows come from one, and go where it can read them."""
+    if recipe.out.suffix != ".csv":
+        return False
+    if recipe.data.suffix == ".xlsx" or lookup(recipe.encoding).name != "utf-8":
+        return True
+    with recipe.data.open("rb") as stream:
+        return stream.read(len(BOM_UTF8)) == BOM_UTF8
 
 
 def _vector_file(

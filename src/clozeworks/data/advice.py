@@ -1,6 +1,8 @@
 """What to see to in labelled data, and how: a sentence for each thing that the doctor found."""
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 from clozeworks.core.log import counted
 from clozeworks.data.findings import Overlap, Split
@@ -17,6 +19,11 @@ def of_split(name: str, split: Split, window: int | None, most: int | None) -> I
         yield (
             f"{name}: {counted(split.empty, 'row is', 'rows are')} empty; remove them or pass "
             "--skip-empty"
+        )
+    if split.short:
+        yield (
+            f"{name}: {counted(split.short, 'row lacks', 'rows lack')} a text that others have; "
+            "fill it in, or the row is read without"
         )
     if split.duplicates:
         yield (
@@ -50,6 +57,11 @@ def of_classes(splits: Mapping[str, Split]) -> Iterator[str]:
         yield (
             f"{name}: {counted(train.unlabelled, 'row has', 'rows have')} no label; label or "
             "remove such rows"
+        )
+    for alike in _alike(counts):
+        yield (
+            f"{name}: labels {_listed(alike)} are classes of their own, and may be meant as one; "
+            "write them alike"
         )
     if len(counts) == 1:
         yield f"{name}: every row has the label {next(iter(counts))!r}; add rows of another class"
@@ -115,6 +127,17 @@ def of_targets(name: str, split: Split, longest: int | None) -> Iterator[str]:
             "tokenizer and will never be written; use a model of this language, or give it the "
             "pieces (`clozeworks extend`)"
         )
+
+
+def _alike(labels: Iterable[str]) -> Iterator[list[str]]:
+    """Labels that differ by case, width or the writing of a number alone."""
+    groups: dict[str, list[str]] = {}
+    for label in labels:
+        folded = unicodedata.normalize("NFKC", label).casefold()
+        with suppress(ValueError):
+            folded = str(float(folded))
+        groups.setdefault(folded, []).append(label)
+    yield from (group for group in groups.values() if len(group) > 1)
 
 
 def _wider(wanted: int, most: int | None) -> str:

@@ -87,6 +87,12 @@ def _labels(row: Row) -> list[str]:
     return row.label if isinstance(row.label, list) else [row.label]
 
 
+def _short_of_texts(rows: Sequence[Row]) -> int:
+    """Rows with fewer texts than others, where all of a row's are read as one."""
+    most = max((len(row.texts) for row in rows), default=0)
+    return sum(len(row.texts) < most and not row.apart for row in rows)
+
+
 def _is_empty(row: Row) -> bool:
     return not all(text.strip() for text in row.texts)
 
@@ -100,6 +106,7 @@ def _examined(rows: Sequence[Row], tokenizer: Tokenizer | None, window: Window) 
         classes=dict(sorted(classes.items(), key=lambda item: (-item[1], item[0]))),
         unlabelled=sum(row.label is None for row in rows),
         empty=len(rows) - len(full),
+        short=_short_of_texts(full),
         duplicates=len(full) - len({_folded(row) for row in full}),
         lengths=_summary(lengths, window.tokens),
         unknown_rate=unknown,

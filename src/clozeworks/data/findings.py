@@ -47,6 +47,8 @@ class Split(Record):
     """Rows of each class, most first."""
     unlabelled: int
     empty: int
+    short: int
+    """Rows that lack a text which others have, such as the second of a pair."""
     duplicates: int
     """Rows whose text, white space and case aside, came before in the split."""
     lengths: Lengths | None

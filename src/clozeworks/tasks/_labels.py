@@ -9,12 +9,15 @@ Label = str | list[str] | None
 
 
 def single_label(label: Label) -> str:
-    """The one label of a row; raises UserError for a list of several."""
+    """The one label of a row, without white space around it; raises UserError for several.
+
+    A space that nobody sees would make another class.
+    """
     if isinstance(label, list):
         if len(label) != 1:
             raise UserError(f"a row has several labels ({', '.join(label)}); use --kind multi")
-        return label[0]
-    return str(label)
+        return label[0].strip()
+    return str(label).strip()
 
 
 def check_path(label: str, sign: str) -> None:

@@ -157,7 +157,10 @@ class Classify(Task):
         return found
 
     def is_labelled(self, example: ClassifyExample) -> bool:
-        return example.label is not None and (self.config.kind == "multi" or example.label != [])
+        label = example.label
+        if label is None or self.config.kind == "multi":
+            return label is not None
+        return bool(label.strip() if isinstance(label, str) else label)
 
     def stratum(self, example: ClassifyExample) -> str:
         return self.answer.stratum(example.label)
