@@ -58,6 +58,19 @@ def adopt(
     return model.to(pick_device(recipe.device))
 
 
+def check_prepared(shards: Path, parent: Bundle, model: Path, tokenizer: Tokenizer) -> None:
+    """Raise UserError if shards, which `tokenizer` made, were not prepared with the parent's;
+    `model` is what the parent was called."""
+    size = config_of(parent).vocab_size
+    try:
+        check_match(tokenizer, size, str(shards), parent.card.tokenizer)
+    except UserError as error:
+        raise UserError(
+            f"{shards} was prepared with another tokenizer than that of {model}; prepare the text "
+            f"again with that one: clozeworks prepare … --tokenizer {model}"
+        ) from error
+
+
 def begin_anew(model: Model, layers: int, seed: int) -> None:
     """Let the pooler and the last `layers` of the encoder start from chance, as `scratch` would.
 
