@@ -16,6 +16,7 @@ from clozeworks.interop.huggingface import check_match, config_of, open_model, w
 from clozeworks.model.encoder import initialise
 from clozeworks.model.heads import Model, grow
 from clozeworks.tasks.base import Task
+from clozeworks.text.load import load_tokenizer
 from clozeworks.text.tokenizer import Tokenizer
 from clozeworks.train.loop import TrainSettings
 from clozeworks.train.precision import Precision, pick_device, pick_dtype
@@ -63,8 +64,10 @@ def check_prepared(shards: Path, parent: Bundle, model: Path, tokenizer: Tokeniz
     `model` is what the parent was called."""
     size = config_of(parent).vocab_size
     try:
-        check_match(tokenizer, size, str(shards), parent.card.tokenizer)
+        check_match(tokenizer, size, str(parent.path), parent.card.tokenizer)
     except UserError as error:
+        if load_tokenizer(parent.path).hash == tokenizer.hash:  # it is the model's that was changed
+            raise
         raise UserError(
             f"{shards} was prepared with another tokenizer than that of {model}; prepare the text "
             f"again with that one: clozeworks prepare … --tokenizer {model}"
