@@ -103,16 +103,18 @@ def _run(argv: list[str]) -> None:
         )
     verb, rest = VERBS[name], argv[1:]
     if name == "list":
-        _refuse_more(rest)
-        _print_sections(clozeworks.listing())
-        return
+        if not {"-h", "--help"} & set(rest):
+            _refuse_more(rest)
+            _print_sections(clozeworks.listing())
+            return
+        _parsed(create_model("List", __base__=Settings), rest, f"clozeworks {name}", verb)
     recipe = _recipe(name, verb, getattr(clozeworks, verb.recipe), rest)
     _show(getattr(clozeworks, name)(recipe))
 
 
 def _refuse_more(rest: list[str]) -> None:
-    """Raise UserError where a verb that takes nothing is given something; `--help` is nothing."""
-    if rest and rest != ["--help"]:
+    """Raise UserError where a verb that takes nothing is given something."""
+    if rest:
         raise UserError(f"`clozeworks list` takes nothing more, not {rest[0]!r}")
 
 
@@ -137,23 +139,27 @@ def _recipe(name: str, verb: Verb, kind: type[Settings], argv: list[str]) -> Set
     values, argv = _from_file(kind, argv)
     task = None
     if "task" in kind.model_fields and name != "doctor":
-        task, argv = _task_word(kind, values, argv)
+        task, argv = _task_word(name, kind, values, argv)
         values["task"] = task
         _refuse_other_verb(name, task)
     flags = _flags(verb, kind, task, values)
     prog = f"clozeworks {name}" + (f" {task}" if task else "")
+    given = _gathered(kind, _parsed(flags, argv, prog, verb))
+    both = {n for n, value in given.items() if isinstance(value, dict)} & values.keys()
+    tables = {name: {**values[name], **given[name]} for name in both}
+    return validated(kind, {**values, **given, **tables}, prog)
+
+
+def _parsed(flags: Any, argv: list[str], prog: str, verb: Verb) -> Any:
+    """The flags as they are given; leaves after `--help`, and where one is not known."""
     with _said_once():
-        parsed = tyro.cli(
+        return tyro.cli(
             flags,
             args=argv,
             prog=prog,
             description=verb.help[0].upper() + verb.help[1:] + ".",
             config=(tyro.conf.FlagCreatePairsOff,),
         )
-    given = _gathered(kind, parsed)
-    both = {n for n, value in given.items() if isinstance(value, dict)} & values.keys()
-    tables = {name: {**values[name], **given[name]} for name in both}
-    return validated(kind, {**values, **given, **tables}, prog)
 
 
 @contextmanager
@@ -192,14 +198,21 @@ def _split_recipe(word: str) -> list[str]:
     return word.split("=", 1) if word.startswith("--recipe=") else [word]
 
 
+def _own_tasks(name: str) -> list[str]:
+    """The tasks that are learned with a verb, `pretrain` or `finetune`."""
+    from clozeworks.tasks import TASKS
+
+    return [task for task in TASKS.names() if TASKS.get(task).from_shards == (name == "pretrain")]
+
+
 def _task_word(
-    kind: type[Settings], values: Mapping[str, Any], argv: list[str]
+    name: str, kind: type[Settings], values: Mapping[str, Any], argv: list[str]
 ) -> tuple[str, list[str]]:
     """The task: the first word if it names one, else the recipe's, else the verb's default."""
     from clozeworks.tasks import TASKS
 
-    known = TASKS.names()
-    if argv and not argv[0].startswith("-") and set(argv[0].split("+")) <= set(known):
+    own = _own_tasks(name)
+    if argv and not argv[0].startswith("-") and set(argv[0].split("+")) <= set(TASKS.names()):
         return argv[0], argv[1:]
     default = kind.model_fields["task"]
     if "task" in values or not default.is_required():
@@ -207,22 +220,21 @@ def _task_word(
     if not argv or argv[0].startswith("-"):
         if {"-h", "--help"} & set(argv):
             print("name the task first, for its flags: clozeworks finetune TASK --help\n\ntasks:")
-            for name in (n for n in known if not TASKS.get(n).from_shards):
-                print(f"  {name:<12} {TASKS.summary(name)}")
+            for task in own:
+                print(f"  {task:<12} {TASKS.summary(task)}")
             sys.exit(0)
-        raise UserError(f"name the task after the verb (choices: {', '.join(known)})")
-    return choose(argv[0], known, "task"), argv[1:]
+        raise UserError(f"name the task after the verb (choices: {', '.join(own)})")
+    return choose(argv[0], own, "task"), argv[1:]
 
 
 def _refuse_other_verb(name: str, task: str) -> None:
-    """Raise UserError where a task is learned with the other of the two training verbs."""
-    from clozeworks.tasks import TASKS
-
-    wanted = {TASKS.get(part).from_shards for part in task.split("+")}
-    if name == "pretrain" and wanted != {True}:
-        raise UserError(f"{task!r} learns from labelled examples; use `clozeworks finetune`")
-    if name == "finetune" and wanted != {False}:
-        raise UserError(f"{task!r} learns from a prepared corpus; use `clozeworks pretrain`")
+    """Raise UserError where a task is unknown, or learned with the other training verb."""
+    own, (other,) = _own_tasks(name), set(TRAINING) - {name}
+    for part in task.split("+"):
+        if part in _own_tasks(other):
+            text = "labelled examples" if other == "finetune" else "a prepared corpus"
+            raise UserError(f"{task!r} learns from {text}; use `clozeworks {other}`")
+        choose(part, own, "task")
 
 
 def _flags(verb: Verb, kind: type[Settings], task: str | None, values: Mapping[str, Any]) -> Any:

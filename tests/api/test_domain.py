@@ -247,6 +247,22 @@ def test_text_of_another_tokenizer_is_refused(desk, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_text_of_another_tokenizer_than_the_models_is_refused(desk, tmp_path):
+    folder = loaded(tmp_path)
+    card = json.loads((folder / "clozeworks.json").read_text("utf-8"))
+    load_tokenizer(folder).with_pieces(["parcels"]).save(tmp_path / "tokenizer")
+    recipe = {"files": [desk / "general.txt"], "tokenizer": tmp_path / "tokenizer"}
+    api.prepare(api.PrepareRecipe(**recipe, out=tmp_path / "other"))
+    for known in (card["tokenizer"], None):  # by its hash, or where none is known by its size
+        (folder / "clozeworks.json").write_text(json.dumps({**card, "tokenizer": known}), "utf-8")
+        with pytest.raises(UserError, match="prepared with another tokenizer than that of") as told:
+            api.pretrain(
+                api.PretrainRecipe(data=tmp_path / "other", model=folder, out=tmp_path / "run")
+            )
+        assert str(told.value).endswith(f"clozeworks prepare … --tokenizer {folder}")
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_extended_model_learns_its_new_pieces(desk, tmp_path):
     """Extend, prepare, go on: held-out loss falls, and the new rows move."""
     lines = [f"{i} refundable parcels are refundable. lost parcels are not!" for i in range(60)]

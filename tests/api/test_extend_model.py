@@ -154,6 +154,17 @@ def test_spare_rows_are_used_before_new_ones_are_made(tmp_path):
     assert gap(more_said[:, : len(PIECES)], said[:, : len(PIECES)]) < 1e-6
 
 
+def test_a_list_of_pieces_is_read_in_its_encoding(tmp_path):
+    (tmp_path / "words.txt").write_text("国\n", "gb18030")
+    recipe = api.ExtendRecipe(
+        model=folder_of(tmp_path / "old", make_task("mlm")),
+        out=tmp_path / "more",
+        from_file=tmp_path / "words.txt",
+        encoding="gb18030",
+    )
+    assert api.extend(recipe).pieces == ["国"]
+
+
 def test_pieces_are_found_in_a_text_and_save_tokens(tmp_path):
     folder = folder_of(tmp_path / "model", make_task("mlm"))
     lines = ["refundable parcelling 国锦。"] * 20

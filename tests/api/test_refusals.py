@@ -172,6 +172,36 @@ def test_words_too_many(capsys, monkeypatch):
     assert "takes nothing more, not 'tasks'" in refused(capsys, monkeypatch, "list", "tasks")
 
 
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_the_verb_without_flags_has_help_too(capsys, flag):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["list", flag])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    assert "usage: clozeworks list" in shown and cli.VERBS["list"].help[1:] in shown
+
+
+def test_only_tasks_that_a_verb_takes_are_offered(tmp_path, capsys, monkeypatch):
+    for words in (["finetune"], ["finetune", "clasify"]):
+        error = refused(capsys, monkeypatch, *words)
+        assert "classify" in error and "mlm" not in error
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f'task = "mlm+nps"\ndata = "{tmp_path}"\nout = "{tmp_path}/run"\n', "utf-8")
+    error = refused(capsys, monkeypatch, "pretrain", "--recipe", recipe)
+    assert "task 'nps' is not known" in error and "(choices: mlm, nsp, rtd, sop)" in error
+    error = refused(capsys, monkeypatch, "finetune", "mlm")
+    assert error.endswith("'mlm' learns from a prepared corpus; use `clozeworks pretrain`")
+    error = refused(capsys, monkeypatch, "pretrain", "classify")
+    assert error.endswith("'classify' learns from labelled examples; use `clozeworks finetune`")
+
+
+def test_a_trained_models_settings_that_may_change_are_the_choices(bundle):
+    for name, why in (("separater", "unknown key 'separater'"), ("dropout", "may not change")):
+        with pytest.raises(UserError, match=why) as refusal:
+            Engine.open(bundle, torch.device("cpu"), torch.float32, {name: "x"})
+        assert str(refusal.value).endswith("(choices: separator)")
+
+
 def test_what_only_the_system_refuses(bundle, tmp_path, capsys, monkeypatch):
     data = rows(tmp_path, {"text": "late", "label": LABELS[0]})
     long = tmp_path / ("n" * 300)

@@ -147,9 +147,12 @@ def test_a_model_is_not_trained_on_ids_of_another_tokenizer(desk, parent, rows, 
     with silence():
         files = [tmp_path / "c.txt"]
         api.prepare(api.PrepareRecipe(files=files, tokenizer=parent, out=shards))
-    TOKENIZER.save(parent)
+    more = pretraining(desk, tmp_path / "more", data=shards, model=parent)
     with pytest.raises(UserError, match="is not the one the model was trained with"):
-        api.pretrain(pretraining(desk, tmp_path / "more", data=shards, model=parent))
+        api.pretrain(more)
+    TOKENIZER.save(parent)  # now it is the shards that are wrong
+    with pytest.raises(UserError, match="was prepared with another tokenizer"):
+        api.pretrain(more)
 
 
 def test_from_chance_is_from_chance_in_the_verb(parent, rows, tmp_path):

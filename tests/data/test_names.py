@@ -93,3 +93,8 @@ def test_a_list_of_which_nothing_can_be_found_is_refused(tokenizer, tmp_path):
         read_names(tmp_path / "names.txt", tokenizer)
     with pytest.raises(UserError, match="does not exist"):
         read_names(tmp_path / "absent.txt", tokenizer)
+    for text, encoding in (("乾隆皇帝", "gb18030"), ("ab", "utf-16")):
+        (tmp_path / "names.txt").write_bytes(f"{text}\n".encode(encoding))
+        with pytest.raises(UserError, match="save it as UTF-8") as refusal:
+            read_names(tmp_path / "names.txt", tokenizer)
+        assert "--encoding" not in str(refusal.value)

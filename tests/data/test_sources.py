@@ -229,6 +229,12 @@ def test_damage_is_named_with_its_row(tmp_path, name, content, words):
         rows(tmp_path / name)
 
 
+def test_a_title_above_the_names_of_a_workbook_is_explained(tmp_path):
+    write_excel(tmp_path / "a.xlsx", [{"Reviews of May": "text", "": "label"}, {"a": "b", "b": 1}])
+    with pytest.raises(UserError, match=r"row 2 has 2 fields.* first row must hold the column"):
+        rows(tmp_path / "a.xlsx")
+
+
 def test_a_long_json_list_is_refused_with_the_way_out(tmp_path, monkeypatch):
     monkeypatch.setattr(jsonl, "LIST_LIMIT", 10)
     (tmp_path / "a.json").write_text(json.dumps(TABLE), "utf-8")

@@ -454,8 +454,9 @@ def test_a_card_that_names_a_label_twice_is_refused(tmp_path):
 
 
 def test_folders_that_are_no_models_are_explained(tmp_path):
-    with pytest.raises(UserError, match="does not exist"):
+    with pytest.raises(UserError, match="absent does not exist; name") as absent:
         open_bundle(tmp_path / "absent")
+    assert "hub:OWNER/NAME" in str(absent.value) and "clozeworks-mini" in str(absent.value)
     with pytest.raises(UserError, match="not a model folder"):
         open_bundle(tmp_path)
     written(tmp_path / "bundle", "mlm")
@@ -472,6 +473,20 @@ def test_folders_that_are_no_models_are_explained(tmp_path):
     (tmp_path / "bundle" / "config.json").write_text('{"hidden')
     with pytest.raises(UserError, match="damaged or cut short"):
         open_bundle(tmp_path / "bundle")
+
+
+def test_only_models_are_named_where_one_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path / "bert-base", "mlm")
+    written(tmp_path / "run" / "bundle", "mlm")
+    written(tmp_path / ".cache", "mlm")
+    (tmp_path / "bert-bas.txt").write_text("no model", "utf-8")
+    (tmp_path / "shards").mkdir()
+    with pytest.raises(UserError, match=r"did you mean 'bert-base'\?") as refusal:
+        open_bundle("bert-bas")
+    assert "(choices: bert-base, run/bundle); name one" in str(refusal.value)
+    with pytest.raises(UserError, match="nowhere/bert does not exist; name one"):
+        open_bundle("nowhere/bert")
 
 
 def test_a_tokenizer_of_another_model_is_refused():

@@ -139,6 +139,8 @@ def test_pieces_of_a_file_are_read_as_the_tokenizer_sees_text(tmp_path):
     path = tmp_path / "pieces.txt"
     path.write_text("Refundable\n\n##ING\n国\nlost\nréfundable\n", "utf-8")
     assert read_pieces(path, TOKENIZER) == ["refundable", "##ing", "国"]
+    path.write_text("国\n", "gb18030")
+    assert read_pieces(path, TOKENIZER, "gb18030") == ["国"]
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ class PrepareRecipe(Settings):
     """What the `prepare` verb needs."""
 
     files: list[Path]
-    """The corpus: text with a blank line between documents, or a document a row."""
+    """The corpus: text with a blank line between documents (or --lines), or a document a row."""
     tokenizer: Path
     """Folder of the tokenizer, or of a model that has one."""
     out: Path

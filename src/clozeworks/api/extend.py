@@ -53,7 +53,8 @@ class ExtendRecipe(Settings):
     column: str = "text"
     """Column that holds the text, where the files have columns."""
     encoding: str = "utf-8"
-    """Character encoding of the files; gb18030 for most Chinese files that are not UTF-8."""
+    """Character encoding of the files, that of `from_file` too; gb18030 for most Chinese files that
+    are not UTF-8."""
     format: str | None = None
     """Form of the files, where their names do not tell it."""
 
@@ -133,7 +134,7 @@ def _refuse(recipe: ExtendRecipe) -> None:
 def _pieces(recipe: ExtendRecipe, tokenizer: Tokenizer) -> tuple[list[str], Words | None]:
     """The pieces to add, and the words of the text they were chosen for, if there is one."""
     if recipe.from_file is not None:
-        return read_pieces(recipe.from_file, tokenizer), None
+        return read_pieces(recipe.from_file, tokenizer, recipe.encoding), None
 
     def lines() -> Iterator[str]:
         documents = Documents(recipe.files, recipe.column, recipe.encoding, recipe.format)

@@ -16,6 +16,7 @@ from clozeworks.interop.huggingface import check_match, config_of, open_model, w
 from clozeworks.model.encoder import initialise
 from clozeworks.model.heads import Model, grow
 from clozeworks.tasks.base import Task
+from clozeworks.text.load import load_tokenizer
 from clozeworks.text.tokenizer import Tokenizer
 from clozeworks.train.loop import TrainSettings
 from clozeworks.train.precision import Precision, pick_device, pick_dtype
@@ -56,6 +57,21 @@ def adopt(
     elif opened.fresh:
         say(f"new in the model, to be learned: {', '.join(opened.fresh)}")
     return model.to(pick_device(recipe.device))
+
+
+def check_prepared(shards: Path, parent: Bundle, model: Path, tokenizer: Tokenizer) -> None:
+    """Raise UserError if shards, which `tokenizer` made, were not prepared with the parent's;
+    `model` is what the parent was called."""
+    size = config_of(parent).vocab_size
+    try:
+        check_match(tokenizer, size, str(parent.path), parent.card.tokenizer)
+    except UserError as error:
+        if load_tokenizer(parent.path).hash == tokenizer.hash:  # it is the model's that was changed
+            raise
+        raise UserError(
+            f"{shards} was prepared with another tokenizer than that of {model}; prepare the text "
+            f"again with that one: clozeworks prepare … --tokenizer {model}"
+        ) from error
 
 
 def begin_anew(model: Model, layers: int, seed: int) -> None:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from clozeworks import tasks
 from clozeworks.api.masking import prepare_masks, report_masks
-from clozeworks.api.model import adopt, keep
+from clozeworks.api.model import adopt, check_prepared, keep
 from clozeworks.api.pairing import check_pairs, described
 from clozeworks.api.watch import Losses, Watch, names_of, shown
 from clozeworks.core.bundle import open_bundle
@@ -243,7 +243,9 @@ def _fitted(fit: Fit, watch: Watch) -> Fitted:
 
 def _model(recipe: PretrainRecipe, task: Task, tokenizer: Tokenizer) -> Model:
     if recipe.model is not None:
-        model = adopt(open_bundle(local(recipe.model)), task, tokenizer, recipe)
+        parent = open_bundle(local(recipe.model))
+        check_prepared(recipe.data, parent, recipe.model, tokenizer)
+        model = adopt(parent, task, tokenizer, recipe)
     else:
         for name in TOKENIZERS_OWN & recipe.encoder.keys():
             value = recipe.encoder[name]

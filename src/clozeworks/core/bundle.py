@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from clozeworks.core.config import Settings, validated
-from clozeworks.core.errors import UserError
+from clozeworks.core.errors import UserError, suggestion
 from clozeworks.core.files import existing, explained
 
 CARD = "clozeworks.json"
@@ -140,7 +140,9 @@ class Bundle:
 
 def open_bundle(path: str | Path) -> Bundle:
     """Read a Bundle's config and card; raises UserError naming what is missing or damaged."""
-    path = existing(path, "model folder")
+    path = Path(path)
+    if not path.exists():
+        raise _absent(path)
     if not path.is_dir():
         raise UserError(f"{path} is a file; name the model folder that holds config.json")
     if not (path / "config.json").exists():
@@ -154,6 +156,21 @@ def open_bundle(path: str | Path) -> Bundle:
     check_links(path.iterdir())
     values = read_json(path / CARD) if (path / CARD).exists() else {}
     return Bundle(path, read_json(path / "config.json"), validated(Card, values, str(path / CARD)))
+
+
+def _absent(path: Path) -> UserError:
+    """Why a model folder that is not there cannot be opened, with the models that lie beside it."""
+    beside = sorted(
+        str(place)
+        for folder in path.parent.glob("[!.]*")
+        for place in (folder, folder / "bundle")
+        if (place / "config.json").is_file()
+    )
+    choices = suggestion(str(path), beside) if beside else ""
+    return UserError(
+        f"model folder {path} does not exist{choices}; name one that does, hub:OWNER/NAME for a "
+        "model of the Hub, or clozeworks-mini, which comes with the package"
+    )
 
 
 def check_links(files: Iterable[Path]) -> None:

@@ -23,6 +23,8 @@ MARK = "\ufeff"
 """The byte-order mark, which may stand before a text and is none of it."""
 LIKELY = ("utf-8", "gb18030", "cp1252")
 """Encodings that a file may have where it has not the one that was named."""
+AS_UTF8 = "save it as UTF-8"
+"""The remedy for a file that is always read as UTF-8."""
 
 ABANDONED = 24 * 3600
 """Seconds after which a file that nobody goes on writing aside was left by a killed process."""
@@ -74,11 +76,14 @@ def open_binary(path: str | Path) -> IO[bytes]:
         return path.open("rb")
 
 
-def read_lines(path: str | Path, encoding: str = "utf-8") -> Iterator[str]:
+def read_lines(
+    path: str | Path, encoding: str = "utf-8", remedy: str | None = None
+) -> Iterator[str]:
     """Yield the lines of a text file without their line ends, a byte-order mark removed.
 
     Raises UserError with the byte position where the bytes are not `encoding`, or where a NUL shows
-    that the file is not text (or is UTF-16: give `encoding="utf-16"`).
+    that the file is not text (or is UTF-16: give `encoding="utf-16"`). The error says to do
+    `remedy`; without one, to name another --encoding.
     """
     path = Path(path)
     if encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32")):
@@ -87,7 +92,7 @@ def read_lines(path: str | Path, encoding: str = "utf-8") -> Iterator[str]:
     position = 0
     with open_binary(path) as raw:
         for data in sound_lines(raw, path):
-            yield _decoded(data, path, position, encoding)
+            yield _decoded(data, path, position, encoding, remedy)
             position += len(data)
 
 
@@ -111,26 +116,30 @@ def sound_lines(lines: Iterable[Line], path: Path) -> Iterator[Line]:
         raise UserError(f"{path} is cut short or damaged: {error}; copy it again") from error
 
 
-def _decoded(line: bytes, path: Path, position: int, encoding: str) -> str:
+def _decoded(line: bytes, path: Path, position: int, encoding: str, remedy: str | None) -> str:
     if b"\x00" in line:
         at = position + line.index(b"\x00")
-        raise UserError(
-            f"{path}: NUL at byte {at}: not a text file, or UTF-16 (then try --encoding utf-16)"
-        )
+        then = remedy or "try --encoding utf-16"
+        raise UserError(f"{path}: NUL at byte {at}: not a text file, or UTF-16 (then {then})")
     try:
         text = line.decode(encoding)
     except UnicodeDecodeError as error:
         at = position + error.start
-        other = next((name for name in LIKELY if name != encoding and _reads(line, name)), None)
-        remedy = f"try --encoding {other}" if other else "name its own with --encoding"
         raise UserError(
-            f"{path}: byte {at} (0x{line[error.start]:02x}) is not {encoding}; {remedy}"
+            f"{path}: byte {at} (0x{line[error.start]:02x}) is not {encoding}; "
+            f"{remedy or _likelier(line, encoding)}"
         ) from error
     except UnicodeError as error:  # a codec that is no character encoding, such as punycode
         raise UserError(f"{path} cannot be read as {encoding!r}: {error}") from error
     except LookupError as error:
         raise _unknown(encoding) from error
     return (text if position else text.removeprefix(MARK)).rstrip("\r\n")
+
+
+def _likelier(line: bytes, encoding: str) -> str:
+    """The remedy for a line of another encoding: the flag with one in which it can be read."""
+    other = next((name for name in LIKELY if name != encoding and _reads(line, name)), None)
+    return f"try --encoding {other}" if other else "name its own with --encoding"
 
 
 def _reads(line: bytes, encoding: str) -> bool:

@@ -24,6 +24,9 @@ DOCUMENT_LIMIT = 1_000_000
 RECENT = 1 << 13
 """Hashes kept in a set before they are sorted into an array."""
 
+MANY_LINES = 100
+"""Lines after which a text file without a blank one between them looks like a document a line."""
+
 SHOWN = 5
 """Documents shown of those left out for one reason."""
 
@@ -66,11 +69,13 @@ class _Found:
 
 
 class Documents:
-    """The documents of text files (blank lines between them) or of one column of other files.
+    """The documents of text files or of one column of other files.
 
-    While they are iterated, `count` and `characters` say how many had which fate, and how long they
-    were together; `left_out` shows the first of those left out; `divided` counts the places where
-    one was too long; `bytes_read` the text.
+    In a text file blank lines lie between them, or with `lines` each line is one. While they are
+    iterated, `count` and `characters` say how many had which fate, and how long they were together;
+    `left_out` shows the first of those left out; `divided` counts the places where one was too
+    long; `unbroken` names the text files of many lines that are one document; `bytes_read` counts
+    the text.
     """
 
     def __init__(
@@ -80,16 +85,19 @@ class Documents:
         encoding: str,
         format: str | None,
         wanted: Wanted | None = None,
+        lines: bool = False,
     ) -> None:
         self.files = files
         self.column = column
         self.encoding = encoding
         self.format = format
         self.wanted = wanted or Wanted()
+        self.lines = lines
         self.count: Counter[Fate] = Counter()
         self.characters: Counter[Fate] = Counter()
         self.left_out: list[LeftOut] = []
         self.divided = 0
+        self.unbroken: list[Path] = []
         self.bytes_read = 0
         self._seen = Seen()
 
@@ -97,7 +105,8 @@ class Documents:
         """Every document that is wanted, in order, those that came before left out."""
         for path in self.files:
             source = open_source(path, format=self.format, encoding=self.encoding)
-            divide = self._blocks if isinstance(source, Text) else self._cells
+            in_text = self._lines if self.lines else self._blocks
+            divide = in_text if isinstance(source, Text) else self._cells
             for found in divide(path, source.rows()):
                 size = sum(map(len, found.lines))
                 fate = self._fate(found, size)
@@ -120,13 +129,28 @@ class Documents:
             return "other_scripts"
         return "kept" if self._seen.add(text) else "duplicates"
 
-    def _blocks(self, path: Path, rows: Iterator[Row]) -> Iterator[_Found]:
-        block = _Found(0, [])
-        size = 0
+    def _lines(self, path: Path, rows: Iterator[Row]) -> Iterator[_Found]:
+        for number, line in self._read(rows):
+            if line:
+                yield _Found(number, [line])
+
+    def _read(self, rows: Iterator[Row]) -> Iterator[tuple[int, str]]:
+        """The lines of a text file with their numbers, without the space around them."""
         for number, row in rows:
             line = row["text"].strip()
             self.bytes_read += len(line.encode()) + 1
+            yield number, line
+
+    def _blocks(self, path: Path, rows: Iterator[Row]) -> Iterator[_Found]:
+        block = _Found(0, [])
+        size = lines = 0
+        first = True  # whether all the lines so far are of the file's first document
+        for number, line in self._read(rows):
+            first = first and not (line and lines and not block.lines)
             over = bool(line) and size > DOCUMENT_LIMIT
+            if over and first and lines >= MANY_LINES:
+                self.unbroken.append(path)
+                first = False
             if over:
                 self.divided += 1
                 block.part = True
@@ -137,6 +161,9 @@ class Documents:
                 block.row = block.row or number
                 block.lines.append(line)
                 size += len(line)
+                lines += 1
+        if first and lines >= MANY_LINES:
+            self.unbroken.append(path)
         if block.lines:
             yield block
 

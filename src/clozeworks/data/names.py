@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clozeworks.core.errors import UserError
-from clozeworks.core.files import read_lines
+from clozeworks.core.files import AS_UTF8, read_lines
 from clozeworks.core.records import Bools, Ints, Vocabulary
 from clozeworks.text.alphabet import is_chinese
 from clozeworks.text.tokenizer import Tokenizer
@@ -99,7 +99,8 @@ def read_names(path: Path, tokenizer: Tokenizer) -> Names:
 
     Tokenizers that mark the space before a word write a name in two ways; both are taken.
     """
-    lines = [line.strip() for line in read_lines(path) if line.strip()]
+    read = read_lines(path, remedy=AS_UTF8)
+    lines = [line.strip() for line in read if line.strip()]
     ways = [*lines, *(f" {line}" for line in lines if not tokenizer.is_wordpiece)]
     names = Names(tokenizer.tokenize(ways), tokenizer.vocabulary)
     if not names.used:

@@ -25,7 +25,7 @@ from clozeworks.core.files import (
 )
 from clozeworks.core.log import Meter, say
 from clozeworks.core.run import LOCK, alone_in
-from clozeworks.data.documents import Documents, LeftOut, Wanted
+from clozeworks.data.documents import MANY_LINES, Documents, LeftOut, Wanted
 from clozeworks.data.shards import (
     LEFT_OUT,
     MANIFEST,
@@ -56,6 +56,8 @@ class PrepareSettings(Settings):
     """The files' encoding, for example gb18030."""
     format: str | None = None
     """The files' form (csv, excel, jsonl, parquet, text); by default as their names say."""
+    lines: bool = False
+    """Each line of a text file is a document; else blank lines lie between documents."""
     processes: int | None = Field(default=None, ge=1)
     """Processes to use; by default one for each core. The result does not depend on it."""
     shard_megabytes: float = Field(default=8, gt=0)
@@ -91,9 +93,10 @@ def prepare(
 ) -> Manifest:
     """Write the corpus as a folder of shards, and return its manifest.
 
-    Text files hold one document a block, with blank lines between; other files one a row. Called
-    again after it was killed, it keeps the shards that are whole. Raises UserError if `out` holds
-    something else, a file cannot be read (then nothing is left behind), or there is no text.
+    Text files hold one document a block, with blank lines between, or with `lines` one a line;
+    other files one a row. Called again after it was killed, it keeps the shards that are whole.
+    Raises UserError if `out` holds something else, a file cannot be read (then nothing is left
+    behind), or there is no text.
     """
     out = Path(out)
     paths = [existing(file) for file in files]
@@ -122,13 +125,14 @@ def _whole(
         say("jieba is not installed: every Chinese character counts as a word ([zh] installs it)")
     try:
         with explained(out), Meter("prepare", total, "MB") as meter:
-            manifest, left_out = _prepare(paths, plan, tokenizer, out, settings, meter)
+            manifest, documents = _prepare(paths, plan, tokenizer, out, settings, meter)
     except _Unreadable:
         _undo(out)
         raise
-    _write_left_out(out / LEFT_OUT, left_out)
+    _write_left_out(out / LEFT_OUT, documents.left_out)
     write_record(out / MANIFEST, manifest)
     _say(manifest)
+    _say_unbroken(documents.unbroken)
     return manifest
 
 
@@ -153,6 +157,7 @@ def _plan(paths: Sequence[Path], tokenizer: Tokenizer, settings: PrepareSettings
         script_share=settings.script_share,
         encoding=_canonical(settings.encoding),
         form=settings.format or "by name",
+        lines=settings.lines,
     )
 
 
@@ -229,9 +234,14 @@ def _prepare(
     out: Path,
     settings: PrepareSettings,
     meter: Meter,
-) -> tuple[Manifest, list[LeftOut]]:
+) -> tuple[Manifest, Documents]:
     documents = Documents(
-        paths, settings.column, settings.encoding, settings.format, settings.wanted
+        paths,
+        settings.column,
+        settings.encoding,
+        settings.format,
+        settings.wanted,
+        settings.lines,
     )
     shards: dict[str, Shard] = {}
     jobs = _unfinished(_jobs(documents, settings.shard_megabytes), out, plan, shards, meter)
@@ -257,7 +267,7 @@ def _prepare(
         characters=dict(sorted(documents.characters.items())),
         shards=ordered,
     )
-    return manifest, documents.left_out
+    return manifest, documents
 
 
 def _nothing(paths: Sequence[Path], documents: Documents) -> str:
@@ -362,3 +372,14 @@ def _say(manifest: Manifest) -> None:
             say(f"left out: {count:,} documents, {characters.get(name, 0):,} characters: {reason}")
     if manifest.divided:
         say(f"documents over a million characters were divided in {manifest.divided:,} places")
+
+
+def _say_unbroken(files: Sequence[Path]) -> None:
+    """Warn of text files that look like one document a line but were read as one document."""
+    if files:
+        others = f" (and {len(files) - 1:,} more)" if len(files) > 1 else ""
+        say(
+            f"warning: {files[0]}{others}: {MANY_LINES} lines or more without a blank one between "
+            "them are one document; if each line is one, prepare again with --lines, into another "
+            "--out"
+        )

@@ -59,6 +59,8 @@ class Plan(Settings):
     """The files' encoding; None in folders that were prepared before it was written down."""
     form: str | None = None
     """The files' form, or "by name"; None in folders prepared before it was written down."""
+    lines: bool = False
+    """Whether each line of a text file is a document."""
 
 
 class Shard(Settings):

@@ -197,11 +197,13 @@ def task_of(
 
 
 def _refuse_fixed(name: str, changed: Mapping[str, Any]) -> None:
-    """Raise UserError for a setting that a trained model's answers depend on."""
+    """Raise UserError for an unknown setting, or one that a trained model's answers depend on."""
     kind = TASKS.get(name)
     free, known = sorted(kind.free), kind.Config.model_fields
-    if fixed := next((some for some in changed if some in known and some not in free), None):
+    if fixed := next((some for some in changed if some not in free), None):
         others = suggestion(fixed, free) if free else "; none of its settings may"
+        if fixed not in known:
+            raise UserError(f"settings of {name!r} that may change: unknown key {fixed!r}{others}")
         raise UserError(f"setting {fixed!r} of {name!r} may not change once it is trained{others}")
 
 

@@ -59,7 +59,7 @@ class Masking(Settings):
     most_pieces: int = Field(default=16, ge=1)
     """Longest word, in pieces, that may be hidden; longer ones, such as addresses, are left."""
     names: Path | None = None
-    """File of names for `entity`, one a line."""
+    """File of names for `entity`, one a line, in UTF-8."""
     decided: Literal["token", "unit"] = "token"
     """Whether masked, random or kept is decided for each token, or once for all of a unit."""
     masks: Literal["dynamic", "static"] = "dynamic"

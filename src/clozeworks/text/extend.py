@@ -164,7 +164,7 @@ def _parts(word: str, longest: int) -> set[str]:
     }
 
 
-def read_pieces(path: Path, tokenizer: Tokenizer) -> list[str]:
+def read_pieces(path: Path, tokenizer: Tokenizer, encoding: str = "utf-8") -> list[str]:
     """New pieces from a file, one a line, `##` before what stands inside a word.
 
     Each is brought to the form in which the tokenizer sees text; blank lines and pieces already
@@ -172,7 +172,7 @@ def read_pieces(path: Path, tokenizer: Tokenizer) -> list[str]:
     """
     known, chosen = set(tokenizer.pieces), dict[str, None]()
     passed = 0
-    for number, line in enumerate(read_lines(path), 1):
+    for number, line in enumerate(read_lines(path, encoding), 1):
         if not line.strip():
             continue
         piece = _as_seen(line.strip(), tokenizer, f"{path}, line {number}")

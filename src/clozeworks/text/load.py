@@ -10,7 +10,7 @@ import tokenizers
 from clozeworks.core.bundle import CARD, Card, Fold, check_links, read_json
 from clozeworks.core.config import validated
 from clozeworks.core.errors import UserError
-from clozeworks.core.files import existing, read_lines
+from clozeworks.core.files import AS_UTF8, existing, read_lines
 from clozeworks.core.records import BERT_ROLES
 from clozeworks.text.tokenizer import Tokenizer
 
@@ -119,7 +119,7 @@ def _check_same_pieces(pieces: list[str], least: int, path: Path) -> None:
     """
     if not path.exists():
         return
-    lines = list(read_lines(path))
+    lines = list(read_lines(path, remedy=AS_UTF8))
     if len(lines) >= least and lines == pieces[: len(lines)]:
         return
     pairs = enumerate(zip_longest(lines, pieces), 1)
@@ -131,7 +131,7 @@ def _check_same_pieces(pieces: list[str], least: int, path: Path) -> None:
 
 
 def _from_vocabulary(path: Path, settings: dict[str, Any], fold: Fold) -> Tokenizer:
-    pieces = list(read_lines(path))
+    pieces = list(read_lines(path, remedy=AS_UTF8))
     _check_no_duplicates(pieces, path)
     lowercase = settings.get("do_lower_case")
     if lowercase is None:

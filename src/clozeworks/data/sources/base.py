@@ -81,15 +81,15 @@ def headed(cells: Sequence[Any], where: str) -> list[str]:
     return names
 
 
-def keyed(names: list[str], cells: Sequence[Any], where: str) -> dict[str, Any]:
+def keyed(names: list[str], cells: Sequence[Any], where: str, remedy: str) -> dict[str, Any]:
     """The cells by column name, None where the row is short.
 
-    Raises UserError if cells that hold something lie beyond the last named column.
+    Raises UserError, with the `remedy`, if cells that hold something lie beyond the last named
+    column.
     """
     if any(cell not in (None, "") for cell in cells[len(names) :]):
         raise UserError(
-            f"{where} has {len(cells)} fields, the first row has {len(names)}; "
-            "a text that holds the separator must stand in quotes"
+            f"{where} has {len(cells)} fields, the first row has {len(names)}; {remedy}"
         )
     short = len(names) - len(cells)
     return dict(zip(names, [*cells, *[None] * short], strict=False))

@@ -14,6 +14,8 @@ from clozeworks.data.sources.base import PACKED, Row, headed, keyed
 
 FIELD_LIMIT = 64_000_000
 """Characters of one field; more means a quote that is opened and never closed."""
+REMEDY = "a text that holds the separator must stand in quotes"
+"""What to do about a row of more fields than there are columns."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Csv:
                 bare.append((number, cells))
                 if any(cells) or len(cells) == 1:
                     for at, held in bare:
-                        yield at, keyed(names, held, f"{self.path}, row {at}")
+                        yield at, keyed(names, held, f"{self.path}, row {at}", REMEDY)
                     bare.clear()
         except csv.Error as error:
             raise UserError(

@@ -25,6 +25,8 @@ DAMAGES = (
     ValueError,
 )
 """What openpyxl, and the libraries under it, raise of damaged files."""
+REMEDY = "the first row must hold the column names: remove a title above them, or name every column"
+"""What to do about a row of more cells than there are columns."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Excel:
                     if names is None:
                         names = headed(cells, where)
                     else:
-                        yield number, keyed(names, cells, where)
+                        yield number, keyed(names, cells, where, REMEDY)
             finally:
                 book.close()
 
