@@ -18,7 +18,7 @@ from clozeworks.data.batches import Batch, Group, bounds
 from clozeworks.metrics.qa import Rules, best_threshold, cmrc_score, qa_metrics, squad_score
 from clozeworks.model.heads import AnyEncoder, ClassHead, Model
 from clozeworks.model.losses import log_sums
-from clozeworks.tasks.base import Draw, Output, Part, Task
+from clozeworks.tasks.base import Draw, Output, Part, Task, few_rows
 from clozeworks.text.tags import Span, units_of
 from clozeworks.text.tokenizer import Tokenizer
 from clozeworks.text.units import paired
@@ -272,14 +272,16 @@ class Qa(Task):
         return Calibration(margin=found.value)
 
     def remarks(self, examples: Items[QaExample], parts: Items[list[Part]]) -> list[str]:
+        few = few_rows(len(examples))
         limit = self.calibration.margin
         if limit is None:
-            return ["every dev question has an answer, so that one is always given"]
+            return ["every dev question has an answer, so that one is always given", *few]
         given = [self.join(e, p) for e, p in zip(examples, parts, strict=True)]
         none = sum(p.answer is None for p in given) / len(given)
         return [
             f"fitted on dev: no answer is given where it scores {limit:.2f} more than the best "
-            f"one, which is so for {none:.1%} of dev"
+            f"one, which is so for {none:.1%} of dev",
+            *few,
         ]
 
     def metrics(
