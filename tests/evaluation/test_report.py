@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clozeworks import tasks
 from clozeworks.core.bundle import Calibration
 from clozeworks.core.errors import UserError
 from clozeworks.evaluation.answers import _asks
@@ -27,7 +28,7 @@ from clozeworks.evaluation.sections import Column, Matrix, Quote, Quotes, Table,
 from clozeworks.metrics.calibrate import softmax
 from clozeworks.tasks.classify import ClassifyExample, ClassifyPrediction
 from clozeworks.text.tags import Span
-from tiny import make_examples, make_task
+from tiny import VOCABULARY, make_examples, make_task
 
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>$x^2$ & {{ 7 * 7 }} \' {name}'
 CHROMIUM = Path("/usr/bin/chromium")
@@ -175,6 +176,21 @@ def test_answers_have_a_page_of_their_own(language):
     assert "33.3%" in " ".join(page.texts) and "王芳 came on" in " ".join(page.texts)
     assert type(evaluation).model_validate_json(evaluation.model_dump_json()) == evaluation
     assert "of those without an answer, 0.00% right" in Qa().summary(evaluation)
+    assert "by the rules of squad" in Qa().summary(evaluation)
+    assert catalogue(language)["answers_rules_squad"] in page.texts
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_page_of_answers_says_by_which_rules_they_were_compared(language):
+    task = tasks.create("qa", {"rules": "cmrc"}, VOCABULARY)
+    gold = {"text": ["上海"], "answer_start": [0]}
+    rows = [task.Example(context="上海市", question="哪里", answers=gold)]
+    given = task.Answer(answer="上海市", start=0, end=3, confidence=0.9, margin=-1, candidates=[])
+    evaluation = Qa().judge(task, [given], rows, "m")
+    assert evaluation.rules == "cmrc" and evaluation.f1.estimate == pytest.approx(4 / 5)
+    page = render("t", Qa().sections([evaluation], language), language)
+    assert catalogue(language)["answers_rules_cmrc"] in page
+    assert catalogue(language)["answers_rules_squad"] not in page
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
