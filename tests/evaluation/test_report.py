@@ -305,6 +305,19 @@ def test_a_figure_draws_words_as_they_are():
     assert EVIL in texts and "损失" in texts
 
 
+@pytest.mark.parametrize("most", [1, 2, 3, 5, 20])
+def test_what_counts_things_has_whole_numbers_on_its_axis(most):
+    line = Line("n", range(1, most + 1), [0.5] * most)
+    axes = Axes("how many", "share", y_share=True, x_whole=True)
+    drawn = re.findall("<text[^>]*>([^<]*)<", line_chart("t", "c", [line], axes).panels[0].svg)
+    ticks = drawn[: drawn.index("how many")]
+    assert all(tick.isdecimal() for tick in ticks) and 0 < len(ticks) <= most
+
+
+def test_chinese_pages_call_rows_by_their_lines_in_the_file():
+    assert catalogue("zh")["quote_row"] == "第 {row} 行"
+
+
 def test_the_same_evaluation_gives_the_same_bytes(tmp_path):
     models = three(["a", "b"])
     for name in ("one", "two"):
