@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clozeworks import tasks
 from clozeworks.core.bundle import Calibration
 from clozeworks.core.errors import UserError
 from clozeworks.evaluation.answers import _asks
@@ -28,7 +27,7 @@ from clozeworks.evaluation.sections import Column, Matrix, Quote, Quotes, Table,
 from clozeworks.metrics.calibrate import softmax
 from clozeworks.tasks.classify import ClassifyExample, ClassifyPrediction
 from clozeworks.text.tags import Span
-from tiny import VOCABULARY, make_examples, make_task
+from tiny import make_examples, make_task
 
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>$x^2$ & {{ 7 * 7 }} \' {name}'
 CHROMIUM = Path("/usr/bin/chromium")
@@ -176,21 +175,6 @@ def test_answers_have_a_page_of_their_own(language):
     assert "33.3%" in " ".join(page.texts) and "王芳 came on" in " ".join(page.texts)
     assert type(evaluation).model_validate_json(evaluation.model_dump_json()) == evaluation
     assert "of those without an answer, 0.00% right" in Qa().summary(evaluation)
-    assert "by the rules of squad" in Qa().summary(evaluation)
-    assert catalogue(language)["answers_rules_squad"] in page.texts
-
-
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_a_page_of_answers_says_by_which_rules_they_were_compared(language):
-    task = tasks.create("qa", {"rules": "cmrc"}, VOCABULARY)
-    gold = {"text": ["上海"], "answer_start": [0]}
-    rows = [task.Example(context="上海市", question="哪里", answers=gold)]
-    given = task.Answer(answer="上海市", start=0, end=3, confidence=0.9, margin=-1, candidates=[])
-    evaluation = Qa().judge(task, [given], rows, "m")
-    assert evaluation.rules == "cmrc" and evaluation.f1.estimate == pytest.approx(4 / 5)
-    page = render("t", Qa().sections([evaluation], language), language)
-    assert catalogue(language)["answers_rules_cmrc"] in page
-    assert catalogue(language)["answers_rules_squad"] not in page
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -303,19 +287,6 @@ def test_a_figure_draws_words_as_they_are():
     figure = line_chart("t", "c", [Line("n", [0, 1], [0, 1])], Axes(EVIL, "损失"))
     texts = Page(figure.panels[0].svg).texts
     assert EVIL in texts and "损失" in texts
-
-
-@pytest.mark.parametrize("most", [1, 2, 3, 5, 20])
-def test_what_counts_things_has_whole_numbers_on_its_axis(most):
-    line = Line("n", range(1, most + 1), [0.5] * most)
-    axes = Axes("how many", "share", y_share=True, x_whole=True)
-    drawn = re.findall("<text[^>]*>([^<]*)<", line_chart("t", "c", [line], axes).panels[0].svg)
-    ticks = drawn[: drawn.index("how many")]
-    assert all(tick.isdecimal() for tick in ticks) and 0 < len(ticks) <= most
-
-
-def test_chinese_pages_call_rows_by_their_lines_in_the_file():
-    assert catalogue("zh")["quote_row"] == "第 {row} 行"
 
 
 def test_the_same_evaluation_gives_the_same_bytes(tmp_path):
