@@ -13,7 +13,7 @@ from clozeworks.inference.engine import Engine
 from clozeworks.interop.huggingface import write_bundle
 from clozeworks.model.encoder import initialise
 from clozeworks.tasks import TASKS
-from clozeworks.tasks.base import Draw
+from clozeworks.tasks.base import FEW, Draw
 from clozeworks.train.loop import Learner, TrainSettings, take_step
 from clozeworks.train.optim import Optimizer
 from clozeworks.train.portion import Portion
@@ -258,3 +258,17 @@ def test_only_what_becomes_of_answers_may_change_once_trained(name, tmp_path):
     value = {fixed: getattr(task.config, fixed)}
     with pytest.raises(UserError, match=f"{fixed}' of '{name}' may not change"):
         Engine.open(made, torch.device("cpu"), torch.float32, value)
+
+
+@pytest.mark.parametrize("name", [n for n in (*SINGLE, *KINDS) if not make_task(n).from_shards])
+def test_a_dev_set_of_few_rows_is_told_once_and_one_of_enough_is_not(name):
+    task = make_task(name)
+    if task.sampled is not None:
+        assert task.remarks([], []) == []  # its dev set decides nothing
+        return
+    for rows, times in ((3, 1), (FEW, 0)):
+        pairs = list(Engine(make_model(task), task, TOKENIZER).parts(make_examples(task, rows)))
+        examples, parts = zip(*pairs, strict=True)
+        task.calibration = task.calibrate(examples, parts)
+        said = task.remarks(examples, parts)
+        assert sum(f"dev has only {rows} rows" in line for line in said) == times, said

@@ -1,6 +1,7 @@
 """Laws of the reports on choices, rankings and relations."""
 
 import json
+import re
 
 import pytest
 from sklearn.metrics import accuracy_score, ndcg_score
@@ -87,6 +88,23 @@ def test_rankings_stand_beside_the_order_given_and_bm25():
     assert evaluation.given.metrics.mrr[1] == pytest.approx(sum(first) / 30)
     curve = evaluation.model.found
     assert curve == sorted(curve) and curve[-1] == 1 and curve[0] == evaluation.model.metrics.mrr[1]
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_how_far_down_one_looks_is_a_whole_number_of_candidates(count):
+    task = make_task("rerank")
+    rows = [
+        task.Example(
+            query="late",
+            candidates=[f"lost order {i}" for i in range(count)],
+            relevant=["lost order 1"],
+        )
+        for _ in range(3)
+    ]
+    evaluation, _, _ = judged("rerank", rows)
+    page = render("x", REPORTS.get("rerank")().sections([evaluation], "en"))
+    assert ">2<" in page.replace(" ", "").replace("\n", "")
+    assert not re.search(r">\s*\d+\.\d+\s*</text>", page)
 
 
 def test_bm25_puts_shared_and_rare_words_first_and_forgets_the_order_given():

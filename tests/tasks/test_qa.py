@@ -201,6 +201,24 @@ def test_questions_about_one_text_fall_on_one_side_and_what_is_cut_of_them_is_co
     assert len(sequences) > 1 and sum(s.truncated for s in sequences) == 12 - 8
 
 
+@pytest.mark.parametrize(
+    ("rules", "chinese", "told"),
+    [("squad", 3, True), ("squad", 2, False), ("squad", 0, False), ("cmrc", 4, False)],
+)
+def test_rules_that_part_words_at_spaces_are_told_where_most_answers_are_chinese(
+    rules, chinese, told
+):
+    task = tasks.create("qa", {"rules": rules}, VOCABULARY)
+    there = {"text": ["上海"], "answer_start": [0]}, {"text": ["late"], "answer_start": [2]}
+    rows = [
+        task.Example(context="上海late", question="what", answers=there[i >= chinese])
+        for i in range(4)
+    ]
+    said = [line for line in task.remarks(rows, [[]] * 4) if "--rules cmrc" in line]
+    assert len(said) == told
+    assert all(line.startswith(f"{chinese} of 4 answers on dev hold Chinese") for line in said)
+
+
 def test_the_folder_opens_in_transformers_with_the_same_logits(tmp_path):
     task = make_task("qa")
     model = make_model(task)

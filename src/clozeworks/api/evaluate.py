@@ -1,5 +1,6 @@
 """Judge a model on labelled examples, in numbers and in a report."""
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +28,8 @@ class EvaluateRecipe(Settings):
     data: Path
     """Labelled examples."""
     out: Path | None = None
-    """Folder for report.html and report.json; absent: `evaluation-DATA` beside the Bundle."""
+    """Folder for report.html and report.json; absent: `evaluation-DATA` beside the Bundle, or
+    `MODEL-evaluation-DATA` where its folder is not called `bundle`."""
     language: Literal["en", "zh"] = "en"
     """Language of the report."""
     columns: dict[str, str] = {}
@@ -57,6 +59,7 @@ class Evaluated(Settings):
 
 def evaluate(recipe: EvaluateRecipe) -> Evaluated:
     """Predict every row, judge the predictions, and write the report as HTML and JSON."""
+    out = _out(recipe)
     engine = load(recipe.model, recipe.device, recipe.precision, recipe.settings)
     report = _report_of(engine, recipe.model)
     task = engine.task.parts[0]
@@ -64,13 +67,9 @@ def evaluate(recipe: EvaluateRecipe) -> Evaluated:
     numbers: list[int] = []
     examples = labelled_examples(recipe.data, task, recipe, task.target, columns, numbers.append)
     report.refuse(task, examples, [f"{recipe.data}, row {number}" for number in numbers])
-    evaluation = judged(engine, report, examples, recipe.model.resolve().parent.name)
-    evaluation = numbered(evaluation, numbers)
-    packed = recipe.data.suffix.lower() in PACKED
-    stem = (recipe.data.with_suffix("") if packed else recipe.data).stem
-    beside = recipe.model.absolute().parent if recipe.model.exists() else Path()
-    out = recipe.out or beside / f"evaluation-{stem}"
-    title = f"{recipe.model.resolve().parent.name} · {recipe.data.name}"
+    name = _name(recipe.model)
+    evaluation = numbered(judged(engine, report, examples, name), numbers)
+    title = f"{name} · {recipe.data.name}"
     sections = report.sections([evaluation], recipe.language)
     if evaluation.unread is not None and evaluation.unread.rows:
         sections = saying_unread(sections, evaluation.unread, len(examples), recipe.language)
@@ -81,6 +80,42 @@ def evaluate(recipe: EvaluateRecipe) -> Evaluated:
     return Evaluated(
         report=out / "report.html", json_report=out / "report.json", evaluation=evaluation
     )
+
+
+BUNDLE = "bundle"
+"""What a run calls the folder of its finished model: that one is named after the run alone."""
+
+
+def _name(model: Path) -> str:
+    """What a page calls a model: by its run, its own folder told too where the run has several.
+
+    A model that is in no run, such as one from elsewhere, is called as its folder.
+    """
+    folder = model.resolve()
+    if folder.name == BUNDLE:
+        return folder.parent.name
+    in_run = (folder.parent / "run.json").exists()
+    return f"{folder.parent.name}/{folder.name}" if in_run else folder.name
+
+
+def _out(recipe: EvaluateRecipe) -> Path:
+    """The report's folder, its own for every model and every file.
+
+    Raises UserError where a file stands in its way: before the rows are predicted, not after.
+    """
+    packed = recipe.data.suffix.lower() in PACKED
+    stem = (recipe.data.with_suffix("") if packed else recipe.data).stem
+    model = Path(os.path.normpath(recipe.model.absolute()))  # a link under its own name
+    whose = "" if model.name == BUNDLE else f"{model.name}-"
+    beside = model.parent if recipe.model.exists() else Path()
+    out = recipe.out or beside / f"{whose}evaluation-{stem}"
+    there = next(path for path in (out, *out.parents) if path.exists())
+    if not there.is_dir():
+        raise UserError(
+            f"--out {out}: {there} is a file, and the report needs a folder; name a folder that "
+            "is there, or one to be made"
+        )
+    return out
 
 
 def _report_of(engine: Engine, model: Path) -> Report:

@@ -13,12 +13,14 @@ from clozeworks.evaluation.classify_sections import f1_figure, percent, slices_t
 from clozeworks.evaluation.compare import Interval, Marked, Row, digest_rows, marks_of, resampled
 from clozeworks.evaluation.sections import Column, Number, Numbers, Quote, Quotes, Section, Table
 from clozeworks.evaluation.slices import Slice, slices
-from clozeworks.metrics.qa import QaMetrics, cmrc_score, qa_metrics, squad_score
+from clozeworks.metrics.qa import QaMetrics, Rules, cmrc_score, qa_metrics, squad_score
 from clozeworks.tasks.base import Task
 from clozeworks.tasks.qa import QaConfig, QaExample, QaPrediction
 
 AROUND = 60
 """Characters of the text that are quoted on either side of an answer."""
+RULES: dict[Rules, str] = {"squad": "answers_rules_squad", "cmrc": "answers_rules_cmrc"}
+"""What a page says of the rules."""
 
 
 class QuestionKind(Record):
@@ -46,6 +48,8 @@ class AnswersEvaluation(Marked):
     """All that is known of one such model on one set of rows; right is an exact answer."""
 
     task: Literal["qa"] = "qa"
+    rules: Rules
+    """By which answers were compared."""
     metrics: QaMetrics
     exact: Interval
     f1: Interval
@@ -118,6 +122,7 @@ def judge_answers(
         name=name,
         rows_digest=digest_rows(rows),
         marks=marks_of(right),
+        rules=task.config.rules,
         metrics=metrics,
         exact=intervals[0],
         f1=intervals[1],
@@ -217,7 +222,8 @@ def _summary(main: AnswersEvaluation, words: Words) -> Numbers:
         ("unanswerable_right", metrics.unanswerable_right, "unanswerable_right_remark"),
     ]
     numbers = [Number(value=percent(v), name=words[n], remark=words[r]) for n, v, r in items]
-    return Numbers(title=words["summary"], notes=[said], items=numbers)
+    notes = [said, words[RULES[main.rules]]]
+    return Numbers(title=words["summary"], notes=notes, items=numbers)
 
 
 def _kind_table(evaluations: Sequence[AnswersEvaluation], words: Words) -> Table:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import matplotlib.figure
+from matplotlib.ticker import MaxNLocator
 
 from clozeworks.evaluation.matrix import WIDEST_LABEL, clip
 from clozeworks.evaluation.sections import Figure, Key, Panel
@@ -61,12 +62,13 @@ class Line(NamedTuple):
 
 
 class Axes(NamedTuple):
-    """What the two axes measure, and whether they are shares of 1."""
+    """What the two axes measure, whether they are shares of 1, and whether x counts things."""
 
     x: str
     y: str
     x_share: bool = False
     y_share: bool = False
+    x_whole: bool = False
 
 
 def line_chart(title: str, caption: str, lines: Sequence[Line], axes: Axes) -> Figure:
@@ -230,6 +232,8 @@ def _label(plane: Any, axes: Axes) -> None:
     plane.set_ylabel(axes.y)
     if axes.x_share:
         plane.xaxis.set_major_formatter(_as_percent)
+    if axes.x_whole:
+        plane.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if axes.y_share:
         plane.yaxis.set_major_formatter(_as_percent)
 

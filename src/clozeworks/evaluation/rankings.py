@@ -205,7 +205,7 @@ def _figure(orders: Sequence[tuple[str, Ordering]], words: Words) -> Figure:
     lines = [
         Line(name, list(range(1, len(order.found) + 1)), order.found) for name, order in orders
     ]
-    axes = Axes(words["axis_first"], words["axis_found"], y_share=True)
+    axes = Axes(words["axis_first"], words["axis_found"], y_share=True, x_whole=True)
     return Figure(
         title=words["found_title"],
         notes=[words["found_note"]],

@@ -198,7 +198,7 @@ def summaries_sections(
 ) -> list[Section]:
     """The first in full, others beside it in the tables and the drawing."""
     words, main = catalogue(language), evaluations[0]
-    axes = Axes(words["axis_position"], words["axis_kept"], y_share=True)
+    axes = Axes(words["axis_position"], words["axis_kept"], y_share=True, x_whole=True)
     figure = line_chart(
         words["summaries_positions"],
         words["summaries_positions_caption"],

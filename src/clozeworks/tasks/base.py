@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from clozeworks.core.bundle import Calibration
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError, choose
+from clozeworks.core.log import counted
 from clozeworks.core.records import Example, Prediction, Sequence, Target, Vocabulary
 from clozeworks.data.batches import Batch, Group, pack
 from clozeworks.data.pairs import Pairs
@@ -47,10 +48,11 @@ FEW = 50
 
 
 def few_rows(rows: int) -> list[str]:
-    """A remark on a dev set that is too small."""
-    if rows >= FEW:
+    """A remark on a dev set that is too small; none where there is none, and so decides nothing."""
+    if not 0 < rows < FEW:
         return []
-    return [f"dev has only {rows} rows: take its numbers, and what was fitted on it, as rough"]
+    only = counted(rows, "row", "rows")
+    return [f"dev has only {only}: take its numbers, and what was fitted on it, as rough"]
 
 
 class Task(ABC):
@@ -366,8 +368,9 @@ class Task(ABC):
         return self.calibration
 
     def remarks(self, examples: Items[Any], parts: Items[list[Part]]) -> list[str]:
-        """What the dev set has decided, in sentences for the person who trains."""
-        return []
+        """What the dev set has decided, and whether it is too small for that, in sentences for the
+        person who trains."""
+        return few_rows(len(examples))
 
     def metrics(self, predictions: Items[Any], examples: Items[Any]) -> Mapping[str, float]:
         """The few numbers that sum up predictions against their Examples; of none, their names."""

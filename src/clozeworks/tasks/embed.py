@@ -32,7 +32,7 @@ from clozeworks.tasks._vectors import (
     unit,
     vector,
 )
-from clozeworks.tasks.base import Draw, Output, Part, Task
+from clozeworks.tasks.base import Draw, Output, Part, Task, few_rows
 from clozeworks.text.tokenizer import Tokenizer
 from clozeworks.text.units import split
 
@@ -317,11 +317,13 @@ class Embed(Task):
         return EmbedPrediction(vector=vector(both[0]), vector_pair=pair, similarity=alike)
 
     def remarks(self, examples: Items[EmbedExample], parts: Items[list[Part]]) -> list[str]:
+        few = few_rows(len(examples))
         if any(kind_of(example) != "texts" for example in examples):
-            return []
+            return few
         return [
             "dev rows have neither positives nor scores: only how far apart their vectors lie was "
-            "judged; give --dev with scores to know what they are worth"
+            "judged; give --dev with scores to know what they are worth",
+            *few,
         ]
 
     def measured(self, examples: Items[EmbedExample]) -> Collection[str]:

@@ -19,7 +19,7 @@ from clozeworks.data.batches import Batch, Group, bounds
 from clozeworks.metrics.extract import Words, oracle, repeatable, said_again
 from clozeworks.metrics.generate import rouge_metrics, rouge_words
 from clozeworks.model.heads import AnyEncoder, ClassHead, Model, means
-from clozeworks.tasks.base import Draw, Output, Part, Task
+from clozeworks.tasks.base import Draw, Output, Part, Task, few_rows
 from clozeworks.text.documents import Limits, as_one, sentences_in_windows
 from clozeworks.text.sentences import sentence_spans
 from clozeworks.text.tokenizer import Tokenizer
@@ -261,7 +261,8 @@ class Extract(Task):
         kept = sum(len(p.sentences) for p in given) / len(given)
         return [
             f"on dev, {kept:.1f} sentences of a document are kept, and gold keeps {wanted:.1f}; "
-            "--keep or --share says how many"
+            "--keep or --share says how many",
+            *few_rows(len(examples)),
         ]
 
     def metrics(

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from clozeworks.core.bundle import Calibration
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
+from clozeworks.core.log import counted
 from clozeworks.core.records import Example, Prediction, Record, Sequence
 from clozeworks.data.batches import Batch, Group, bounds
 from clozeworks.metrics.qa import Rules, best_threshold, cmrc_score, qa_metrics, squad_score
 from clozeworks.model.heads import AnyEncoder, ClassHead, Model
 from clozeworks.model.losses import log_sums
-from clozeworks.tasks.base import Draw, Output, Part, Task
+from clozeworks.tasks.base import Draw, Output, Part, Task, few_rows
+from clozeworks.text.alphabet import is_chinese
 from clozeworks.text.tags import Span, units_of
 from clozeworks.text.tokenizer import Tokenizer
 from clozeworks.text.units import paired
@@ -272,14 +274,28 @@ class Qa(Task):
         return Calibration(margin=found.value)
 
     def remarks(self, examples: Items[QaExample], parts: Items[list[Part]]) -> list[str]:
+        rough = [*self._other_rules(examples), *few_rows(len(examples))]
         limit = self.calibration.margin
         if limit is None:
-            return ["every dev question has an answer, so that one is always given"]
+            return ["every dev question has an answer, so that one is always given", *rough]
         given = [self.join(e, p) for e, p in zip(examples, parts, strict=True)]
         none = sum(p.answer is None for p in given) / len(given)
         return [
             f"fitted on dev: no answer is given where it scores {limit:.2f} more than the best "
-            f"one, which is so for {none:.1%} of dev"
+            f"one, which is so for {none:.1%} of dev",
+            *rough,
+        ]
+
+    def _other_rules(self, examples: Items[QaExample]) -> list[str]:
+        """A remark where rules that part words at spaces judge text that has none."""
+        gold = [text for example in examples for text in _texts(example)]
+        chinese = sum(any(map(is_chinese, text)) for text in gold)
+        if self.config.rules != "squad" or 2 * chinese <= len(gold):
+            return []
+        return [
+            f"{chinese:,} of {counted(len(gold), 'answer', 'answers')} on dev hold Chinese, which "
+            "rules = squad compares whole, since no space parts its words: --rules cmrc compares "
+            "it by characters"
         ]
 
     def metrics(

@@ -26,7 +26,7 @@ from clozeworks.tasks._entities import (
 )
 from clozeworks.tasks._spans import NestedSpans
 from clozeworks.tasks._tags import WordTags, asked
-from clozeworks.tasks.base import Draw, Output, Part, Task
+from clozeworks.tasks.base import Draw, Output, Part, Task, few_rows
 from clozeworks.text.tags import Scheme, Span, types_of
 from clozeworks.text.tokenizer import Tokenizer
 from clozeworks.text.units import windowed
@@ -198,7 +198,7 @@ class Tag(Task):
         return self.told.calibrate([entities_of(example) for example in examples], parts)
 
     def remarks(self, examples: Items[TagExample], parts: Items[list[Part]]) -> list[str]:
-        return self.told.remarks(self.calibration)
+        return [*self.told.remarks(self.calibration), *few_rows(len(examples))]
 
     def metrics(
         self, predictions: Items[TagPrediction], examples: Items[TagExample]

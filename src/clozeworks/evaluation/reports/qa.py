@@ -23,11 +23,13 @@ class Qa(Report):
         return judge_answers(task, predictions, examples, name)
 
     def summary(self, evaluation: AnswersEvaluation) -> str:
-        """Exact answers and F1 with their intervals, and questions without an answer."""
+        """Exact answers and F1 with their intervals, by which rules, and questions without an
+        answer."""
         exact, f1, none = evaluation.exact, evaluation.f1, evaluation.metrics.unanswerable_right
         said = (
             f"exact {exact.estimate:.2%} ({exact.low:.2%} to {exact.high:.2%}), F1 "
-            f"{f1.estimate:.2%} ({f1.low:.2%} to {f1.high:.2%})"
+            f"{f1.estimate:.2%} ({f1.low:.2%} to {f1.high:.2%}) by the rules "
+            f"of {evaluation.rules}"
         )
         return said if none is None else f"{said}; of those without an answer, {none:.2%} right"
 
