@@ -6,15 +6,16 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_prepare import make_tokenizer, read_back, same_bytes, write_corpus
+from test_prepare import read_back, same_bytes, write_corpus
 
 from clozeworks.core.errors import UserError
-from clozeworks.core.log import silence
 from clozeworks.data import documents as documents_module
 from clozeworks.data.documents import SHOWN, SHOWN_CHARACTERS, Documents, Wanted
 from clozeworks.data.prepare import PrepareSettings, prepare
 from clozeworks.data.shards import Shards
 from clozeworks.text.scripts import script_share
+
+pytestmark = pytest.mark.usefixtures("quiet")
 
 SMALL = {"processes": 1, "shard_megabytes": 0.002}
 LONG = ["Title", "A line that is long enough to be kept. And one more!"]
@@ -30,17 +31,6 @@ MIXED = [
     LONG,
     ["1234567890 1234567890 1234567890"],
 ]
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return make_tokenizer()
-
-
-@pytest.fixture(autouse=True)
-def quiet():
-    with silence():
-        yield
 
 
 def prepared(folder, tokenizer, documents, **settings):

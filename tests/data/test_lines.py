@@ -1,29 +1,19 @@
 """Laws of text files with a document a line, and of those that look like it."""
 
 import pytest
-from test_prepare import CORPUS, expected, make_tokenizer, read_back, same_bytes, write_corpus
+from test_prepare import CORPUS, expected, read_back, same_bytes, write_corpus
 
 from clozeworks.core.errors import UserError
-from clozeworks.core.log import silence
 from clozeworks.data import documents as documents_module
 from clozeworks.data import prepare as prepare_module
 from clozeworks.data.documents import MANY_LINES
 from clozeworks.data.prepare import PrepareSettings, prepare
 
+pytestmark = pytest.mark.usefixtures("quiet")
+
 LINES = [[line] for document in CORPUS for line in document]
 SMALL = PrepareSettings(processes=1, shard_megabytes=0.002, words="characters", lines=True)
 BLOCKS = SMALL.model_copy(update={"lines": False})
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return make_tokenizer()
-
-
-@pytest.fixture(autouse=True)
-def quiet():
-    with silence():
-        yield
 
 
 @pytest.fixture

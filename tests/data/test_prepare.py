@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clozeworks.core.errors import UserError
-from clozeworks.core.log import silence
 from clozeworks.core.run import alone_in
 from clozeworks.data import documents as documents_module
 from clozeworks.data.documents import Documents, Seen
@@ -23,6 +22,8 @@ from clozeworks.data.shards import Shards
 from clozeworks.data.workers import Job, Workers, make_shard, packed
 from clozeworks.text.sentences import sentence_spans
 from clozeworks.text.tokenizer import SPECIAL, Tokenizer
+
+pytestmark = pytest.mark.usefixtures("quiet")
 
 SMALL = PrepareSettings(processes=1, shard_megabytes=0.002, words="characters")
 CORPUS = [
@@ -35,17 +36,6 @@ def make_tokenizer(size=0):
     letters = [chr(c) for c in range(33, 127)] + list("第句很好他说再见走了：。“”")
     padding = [f"[unused{i}]" for i in range(size)]
     return Tokenizer.of([*SPECIAL, *letters, *(f"##{c}" for c in letters if c.isascii()), *padding])
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return make_tokenizer()
-
-
-@pytest.fixture(autouse=True)
-def quiet():
-    with silence():
-        yield
 
 
 def write_corpus(path, documents=CORPUS):

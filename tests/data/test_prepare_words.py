@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clozeworks.core.errors import UserError
-from clozeworks.core.log import silence
 from clozeworks.data import prepare as prepare_module
 from clozeworks.data.order import ShardStream
 from clozeworks.data.prepare import PrepareSettings, prepare
@@ -21,6 +20,8 @@ from clozeworks.text.segmenters import pick_segmenter
 from clozeworks.text.sentences import sentence_spans
 from clozeworks.text.tokenizer import SPECIAL, Tokenizer
 from clozeworks.text.words import WordBounds
+
+pytestmark = pytest.mark.usefixtures("quiet")
 
 SMALL = PrepareSettings(processes=1, shard_megabytes=0.002, words="characters")
 LINES = ["Title {}", "The {} first, isn't it? And more.", "我爱北京天安门{}。他说：再见，goodbye！"]
@@ -32,12 +33,6 @@ def tokenizer():
     letters = [chr(c) for c in range(33, 127)]
     han = [c for c in dict.fromkeys(LINES[2]) if not c.isascii()]
     return Tokenizer.of([*SPECIAL, *letters, *han, *(f"##{c}" for c in letters)])
-
-
-@pytest.fixture(autouse=True)
-def quiet():
-    with silence():
-        yield
 
 
 @pytest.fixture
