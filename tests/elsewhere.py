@@ -8,7 +8,7 @@ registered while the process lives, so that whoever imports this should be a pro
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, library, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
@@ -97,11 +97,11 @@ def _far(value: Any) -> Any:
     return Far(value) if isinstance(value, Tensor) and not isinstance(value, Far) else value
 
 
-_library = torch.library.Library("aten", "IMPL")
+_implemented = library.Library("aten", "IMPL")
 
 
 def _registered(name: str):
-    return lambda function: _library.impl(name, function, "PrivateUse1")
+    return lambda function: _implemented.impl(name, function, "PrivateUse1")
 
 
 @_registered("empty_strided")
