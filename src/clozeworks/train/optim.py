@@ -3,13 +3,14 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from itertools import groupby
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Muon
 
 from clozeworks.core.errors import UserError
+from clozeworks.train.muon import Turned, turn
 from clozeworks.train.rows import Rows, settled
 
 CHUNK = 1 << 18
@@ -21,10 +22,22 @@ _PRIVATE = getattr(torch, "_fused_adamw_", None)
 
 
 Rule = Literal["adamw", "muon"]
+Tensors = list[Tensor]
 
 
 class Diverged(UserError):
     """The gradient is no longer finite: as it is, the run cannot go on."""
+
+
+class _Piece(NamedTuple):
+    """Some values of one parameter that AdamW moves, as flat views."""
+
+    master: Tensor
+    first: Tensor
+    second: Tensor
+    working: Tensor
+    decay: float
+    place: slice
 
 
 class Optimizer:
@@ -79,7 +92,12 @@ class Optimizer:
         """A chunk of gradient in fp32; used again and again, so that it stays in the cache."""
         self._count = torch.zeros((), device=device)
         """`steps` where torch's kernel wants it."""
-        self._muon = self._turning() if any(self.parts) else None
+        self._pieces = [self._cut(i) for i in range(len(self.parameters))]
+        self._turned = {
+            i: Turned(self.masters[i], self.first[i], parts, self.decays[i])
+            for i, parts in enumerate(self.parts)
+            if parts
+        }
         self._sparse = next((i for i, p in enumerate(self.parameters) if p is sparse), -1)
         self._reached: Rows | None = None
         if sparse is not None:
@@ -93,20 +111,6 @@ class Optimizer:
         for parameter, tensor in zip(self.parameters, working, strict=True):
             parameter.data = tensor
         return working
-
-    def _turning(self) -> Muon:
-        """torch's Muon over views of the masters, its momentum in views of ours."""
-        groups: list[dict[str, Any]] = []
-        momenta: list[tuple[Tensor, Tensor]] = []
-        for i, parts in enumerate(self.parts):
-            if parts:
-                views = self.masters[i].chunk(parts)
-                groups.append({"params": views, "weight_decay": self.decays[i]})
-                momenta += zip(views, self.first[i].chunk(parts), strict=True)
-        made = Muon(groups, adjust_lr_fn="match_rms_adamw")
-        for view, momentum in momenta:
-            made.state[view]["momentum_buffer"] = momentum
-        return made
 
     def reach(self, ids: Tensor) -> None:
         """Say which tokens [T] are about to be read; must come before every forward pass."""
@@ -173,29 +177,63 @@ class Optimizer:
         self.steps += 1
         with torch.no_grad():
             self._count.fill_(self.steps)
+            dense: dict[int, Tensor] = {}
             for i, gradient in enumerate(gradients):
                 if gradient is not None and gradient.is_sparse:
                     self._update_rows(i, gradient.coalesce(), rate, scale)
                 elif gradient is not None and not self.parts[i]:
-                    self._update(i, gradient, rate, scale)
-            if self._muon is not None:
+                    dense[i] = gradient
+            for pieces, parts in self._together(dense):
+                self._update(pieces, parts, rate, scale)
+            if self._turned:
                 self._turn(gradients, rate, scale)
         self._summed = False
         for parameter in self.parameters:
             parameter.grad = None
         return norm
 
-    def _update(self, i: int, gradient: Tensor, rate: float, scale: float) -> None:
-        """Update one parameter, chunk by chunk, and round its master into the model."""
-        flat = (self.masters[i], gradient, self.first[i], self.second[i], self.working[i])
-        chunks = zip(*(t.reshape(-1).split(self._chunk) for t in flat), strict=True)
-        for master, grad, first, second, working in chunks:
-            scaled = self._scratch[: len(grad)].copy_(grad)
-            if scale < 1:
-                scaled.mul_(scale)
-            self._adamw((master, first, second), scaled, rate, self.decays[i])
-            if working.dtype != master.dtype:
-                working.copy_(master)
+    def _cut(self, i: int) -> list[_Piece]:
+        """A parameter that AdamW moves, in pieces of at most a chunk."""
+        if self.parts[i]:
+            return []
+        master, first, second, working = (
+            tensor.view(-1).split(self._chunk)
+            for tensor in (self.masters[i], self.first[i], self.second[i], self.working[i])
+        )
+        return [
+            _Piece(*held, self.decays[i], slice(n * self._chunk, (n + 1) * self._chunk))
+            for n, held in enumerate(zip(master, first, second, working, strict=True))
+        ]
+
+    def _together(self, gradients: dict[int, Tensor]) -> Iterator[tuple[list[_Piece], Tensors]]:
+        """Pieces of one decay and their gradients, at a time as many as a chunk holds."""
+        found = [(p, g.reshape(-1)[p.place]) for i, g in gradients.items() for p in self._pieces[i]]
+        for _, alike in groupby(sorted(found, key=_decay), _decay):
+            pieces: list[_Piece] = []
+            parts: Tensors = []
+            room = self._chunk
+            for piece, part in alike:
+                if len(part) > room:
+                    yield pieces, parts
+                    pieces, parts, room = [], [], self._chunk
+                pieces.append(piece)
+                parts.append(part)
+                room -= len(part)
+            yield pieces, parts
+
+    def _update(
+        self, pieces: list[_Piece], gradients: list[Tensor], rate: float, scale: float
+    ) -> None:
+        """Update pieces of one decay, and round their masters into the model."""
+        lengths = [len(gradient) for gradient in gradients]
+        scaled = list(self._scratch[: sum(lengths)].split(lengths))
+        torch._foreach_copy_(scaled, gradients)
+        if scale < 1:
+            torch._foreach_mul_(scaled, scale)
+        masters, firsts, seconds, workings, *_ = map(list, zip(*pieces, strict=True))
+        self._adamw((masters, firsts, seconds), scaled, rate, pieces[0].decay)
+        if workings[0].dtype != masters[0].dtype:
+            torch._foreach_copy_(workings, masters)
 
     def _update_rows(self, i: int, gradient: Tensor, rate: float, scale: float) -> None:
         """The same for the rows ever read; every other one only decays, by the same factor."""
@@ -210,7 +248,7 @@ class Optimizer:
             scaled = self._scratch[: len(active) * width].view(-1, width).zero_()
             scaled[torch.searchsorted(active, read[begin:end])] = values[begin:end].float() * scale
             master, first, second = (whole.index_select(0, active) for whole in wholes)
-            self._adamw((master, first, second), scaled, rate, self.decays[i])
+            self._adamw(([master], [first], [second]), [scaled], rate, self.decays[i])
             for whole, part in zip(wholes, (master, first, second), strict=True):
                 whole.index_copy_(0, active, part)
             if self.working[i] is not self.masters[i]:
@@ -218,48 +256,39 @@ class Optimizer:
         rows.decay(1 - rate * self.decays[i])
 
     def _adamw(
-        self, held: tuple[Tensor, Tensor, Tensor], gradient: Tensor, rate: float, decay: float
+        self, held: tuple[Tensors, Tensors, Tensors], gradients: Tensors, rate: float, decay: float
     ) -> None:
-        """One step of AdamW for a (master, first moment, second moment), all fp32, in place."""
-        master, first, second = held
+        """One step of AdamW for (masters, first moments, second moments), all fp32, in place."""
         beta1, beta2 = self.betas
-        if _PRIVATE is None:
+        if _PRIVATE is not None:
+            _PRIVATE(
+                held[0],
+                gradients,
+                *held[1:],
+                [],
+                [self._count] * len(gradients),
+                lr=rate,
+                beta1=beta1,
+                beta2=beta2,
+                weight_decay=decay,
+                eps=self.eps,
+                amsgrad=False,
+                maximize=False,
+            )
+            return
+        for master, first, second, gradient in zip(*held, gradients, strict=True):
             master.mul_(1 - rate * decay)
             first.lerp_(gradient, 1 - beta1)
             second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
             below = (second.sqrt() / math.sqrt(1 - beta2**self.steps)).add_(self.eps)
             master.addcdiv_(first, below, value=-rate / (1 - beta1**self.steps))
-            return
-        _PRIVATE(
-            [master],
-            [gradient],
-            [first],
-            [second],
-            [],
-            [self._count],
-            lr=rate,
-            beta1=beta1,
-            beta2=beta2,
-            weight_decay=decay,
-            eps=self.eps,
-            amsgrad=False,
-            maximize=False,
-        )
 
     def _turn(self, gradients: list[Tensor | None], rate: float, scale: float) -> None:
         """Update what Muon moves, and round the masters into the model."""
-        assert self._muon is not None
-        turned = [i for i, parts in enumerate(self.parts) if parts]
-        for i, group in zip(turned, self._muon.param_groups, strict=True):
-            group["lr"], gradient = rate, gradients[i]
-            if gradient is not None:
-                cut = (gradient.float() * scale).chunk(self.parts[i])
-                for view, part in zip(group["params"], cut, strict=True):
-                    view.grad = part
-        self._muon.step()
-        for i, group in zip(turned, self._muon.param_groups, strict=True):
-            for view in group["params"]:
-                view.grad = None
+        found = {i: g for i in self._turned if (g := gradients[i]) is not None}
+        scaled = [gradient.float() * scale for gradient in found.values()]
+        turn([self._turned[i] for i in found], scaled, rate)
+        for i in found:
             self._round(i)
 
     def _round(self, i: int) -> None:
@@ -325,6 +354,10 @@ class Optimizer:
         self.steps = steps
 
 
+def _decay(found: tuple[_Piece, Tensor]) -> float:
+    return found[0].decay
+
+
 def _no_rows_of(master: Tensor) -> Tensor:
     """A gradient of rows that holds none yet."""
     none = torch.zeros(1, 0, dtype=torch.int64, device=master.device)
@@ -336,8 +369,7 @@ def sum_of_squares(gradients: list[Tensor]) -> float:
     if not gradients:
         return 0.0
     dense = [g.coalesce().values() if g.is_sparse else g for g in gradients]
-    norms = torch.stack([torch.linalg.vector_norm(g).double() for g in dense])
-    return float(norms.square().sum())
+    return float(torch.stack(torch._foreach_norm(dense)).double().square().sum())
 
 
 def _undecayed(model: nn.Module) -> Iterable[nn.Parameter]:
