@@ -57,7 +57,7 @@ def trainer_tag(contest: Contest, seed: int) -> Numbers:
 def tagged(trainer: Trainer, tokenizer: Any, row: Row, labels: Sequence[str]) -> list[Any]:
     """The entities of a row, each word's tag by its first piece; a word without one has none."""
     how = {"is_split_into_words": True, "truncation": True, "max_length": 128}
-    found = tokenizer(row["tokens"], return_tensors="pt", **how)
+    found = tokenizer(row["tokens"], return_tensors="pt", **how).to(trainer.model.device)
     with torch.inference_mode():
         best = trainer.model.eval()(**found).logits[0].argmax(-1).tolist()
     tags, words = ["O"] * len(row["tokens"]), found.word_ids()
@@ -122,10 +122,11 @@ def answer(trainer: Trainer, tokenizer: Any, row: Row, contest: Contest) -> str:
     best, text = -np.inf, ""
     for window in windows(tokenizer, row, contest):
         keys = ("input_ids", "token_type_ids", "attention_mask")
-        inputs = {key: torch.tensor([window[key]]) for key in keys}
+        device = trainer.model.device
+        inputs = {key: torch.tensor([window[key]], device=device) for key in keys}
         with torch.inference_mode():
             said = trainer.model.eval()(**inputs)
-        starts, ends = said.start_logits[0].numpy(), said.end_logits[0].numpy()
+        starts, ends = said.start_logits[0].cpu().numpy(), said.end_logits[0].cpu().numpy()
         for i in starts.argsort()[::-1][:TRIED]:
             for j in ends.argsort()[::-1][:TRIED]:
                 places = window["places"]
@@ -154,7 +155,6 @@ def trained(
             report_to="none",
             disable_tqdm=True,
             seed=seed,
-            use_cpu=True,
         )
         trainer = Trainer(model, settings, collator, train_dataset=list(learned))
         trainer.train()
