@@ -55,7 +55,7 @@ def render(title: str, sections: Sequence[Section], language: str = "en") -> str
         sections=sections,
         language={"en": "en", "zh": "zh-CN"}.get(language, language),
         words=catalogue(language),
-        version=versions()["clozeworks"],
+        version=versions().get("clozeworks", ""),  # none where it runs uninstalled
     )
 
 

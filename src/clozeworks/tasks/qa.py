@@ -150,8 +150,13 @@ class Qa(Task):
         for text, start in zip(answers.text, answers.answer_start, strict=True):
             if start < PASSED_OVER:
                 raise UserError(f"answer_start {start} is no place; correct it, or write -1")
+            if not text:
+                raise UserError(
+                    "an answer is empty; give its text, or no answers at all ([] and []) where "
+                    "the context has none"
+                )
             there = example.context[start : start + len(text)] if start >= 0 else text
-            if there != text or not text:
+            if there != text:
                 raise UserError(
                     f"answer {text!r} does not stand at character {start} of its context "
                     f"({there!r} does); correct answer_start, or write -1"
