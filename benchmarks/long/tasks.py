@@ -41,7 +41,7 @@ def main(options: argparse.Namespace) -> None:
         settings = dict(trial.settings)
         contest = Contest(trial.task, trial.sets(out), model, settings, trial.train, out)
         tried[name] = trial, contest
-        judged(ledger, (name, trial), contest, options.seeds)
+        judged(ledger, (name, trial), contest, options.seeds, options.without)
     summarise(ledger, tried)
 
 
@@ -49,6 +49,7 @@ if __name__ == "__main__":
     flags = argparse.ArgumentParser(description=__doc__)
     flags.add_argument("--only", nargs="+", choices=TRIALS, help="these trials")
     flags.add_argument("--seeds", type=int, nargs="+", help="these alone, of those of each trial")
+    flags.add_argument("--without", nargs="+", default=(), help="contenders that are left out")
     flags.add_argument("--list", action="store_true", help="say what there is, and stop")
     flags.add_argument(
         "--chinese", type=Path, default=Path("runs/long/zh/pretrained/bundle"), help="the model"
