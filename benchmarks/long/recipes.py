@@ -162,10 +162,10 @@ def main(options: argparse.Namespace) -> None:
         called = title(name, trial)
         budget = Budget(options.minutes, known.get(called))
         out = home / "recipes" / f"{options.minutes:g}-minutes{'-counted' * counted}" / called
-        bundle = pretrained(ledger, (name, trial), shards, out, budget)
-        for seed in trial.seeds:
-            for kind, labelled in sets.items():
-                judged(ledger, (identity(name, trial), kind, seed), bundle, labelled, out)
+        missing = unjudged(ledger, (name, trial), sets)
+        bundle = pretrained(ledger, (name, trial), shards, out, budget, needed=bool(missing))
+        for kind, seed in missing:
+            judged(ledger, (identity(name, trial), kind, seed), bundle, sets[kind], out)
     current = [identity(name, EVERY[name]) for name in EVERY]
     summarise(language, [row for key in current for row in ledger.rows(**key)])
 
@@ -204,19 +204,40 @@ def labelled_sets(language: str, home: Path) -> dict[str, Labelled]:
     }
 
 
+def unjudged(
+    ledger: Ledger, named: tuple[str, Trial], sets: Mapping[str, Labelled]
+) -> list[tuple[str, int]]:
+    """The sets and seeds by which a recipe is still to be judged."""
+    key, every = identity(*named), [(kind, seed) for seed in named[1].seeds for kind in sets]
+    return [one for one in every if ledger.find(kind=one[0], seed=one[1], **key) is None]
+
+
 def pretrained(
-    ledger: Ledger, named: tuple[str, Trial], shards: Path, out: Path, budget: Budget
+    ledger: Ledger,
+    named: tuple[str, Trial],
+    shards: Path,
+    out: Path,
+    budget: Budget,
+    *,
+    needed: bool,
 ) -> Path:
-    """The model of a recipe; its losses are written down."""
+    """The model of a recipe; its losses are written down.
+
+    A model that is gone is made once more where it is `needed`, though its losses are known.
+    """
     name, trial = named
     key = {"kind": "pretrain", **identity(name, trial)}
-    if ledger.find(**key) is None:
-        made = in_phases(trial.phases, shards, out, budget)
+    bundle = out / list(trial.phases)[-1] / "bundle"
+    known = ledger.find(**key) is not None
+    if known and (bundle.exists() or not needed):
+        return bundle
+    made = in_phases(trial.phases, shards, out, budget)
+    if not known:
         last = list(made.values())[-1]
         costs = {"costs": {phase: one.cost for phase, one in made.items()}}
         costs |= {"rate": budget.rate}
         ledger.add({**key, **costs, "unigram": last.unigram, "held_out": last.held_out})
-    return out / list(trial.phases)[-1] / "bundle"
+    return bundle
 
 
 def judged(
@@ -228,10 +249,8 @@ def judged(
 ) -> None:
     """Fine-tune the model of a recipe on a labelled set with one seed."""
     recipe, kind, seed = which
-    key = {"kind": kind, **recipe, "seed": seed}
-    if ledger.find(**key) is not None:
-        return
     found = finetuned(bundle, labelled, out / f"{kind}-{seed}", seed)
+    key = {"kind": kind, **recipe, "seed": seed}
     ledger.add({**key, "score": found[labelled.number], "numbers": found})
 
 
