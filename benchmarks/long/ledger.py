@@ -7,6 +7,8 @@ from pathlib import Path
 from statistics import stdev
 from typing import Any
 
+from filelock import FileLock
+
 from clozeworks.core.files import digest
 from harness.measure import code_version
 
@@ -29,11 +31,13 @@ class Ledger:
     def add(self, row: Row) -> None:
         """Write a row, and of which code it is."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        known = {"code": code_version(), "date": time.strftime("%Y-%m-%d %H:%M %Z")}
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({**self.common, **row, **known}) + "\n")
         RESULTS.mkdir(exist_ok=True)
-        shutil.copyfile(self.path, RESULTS / self.path.name)
+        known = {"code": code_version(), "date": time.strftime("%Y-%m-%d %H:%M %Z")}
+        # trials may run beside each other, several on one GPU
+        with FileLock(f"{self.path}.lock"):
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps({**self.common, **row, **known}) + "\n")
+            shutil.copyfile(self.path, RESULTS / self.path.name)
 
     def rows(self, **key: Any) -> list[Row]:
         """The rows that have these values, in the order in which they were written."""

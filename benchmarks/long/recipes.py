@@ -130,7 +130,7 @@ ABLATIONS: dict[str, Trial] = {
     "adamw": Trial(trained_with({"optimizer": "adamw"}, 0.5)),
     "fixed-15": Trial(hiding({"rate": 0.15})),
     "half-step": Trial(trained_with({"batch": BATCH // 2})),
-    "double-step": Trial(trained_with({"batch": 2 * BATCH})),
+    "double-step": Trial(trained_with({"batch": 2 * BATCH}), SEEDS),
     "one-phase": Trial(at_once()),
     "no-nsp": Trial(without_pairs(), (0,)),
     "rtd": Trial(replacing(), (0,)),
