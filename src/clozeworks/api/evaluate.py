@@ -1,6 +1,7 @@
 """Judge a model on labelled examples, in numbers and in a report."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,11 +13,12 @@ from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
 from clozeworks.core.log import Meter, say
 from clozeworks.data.sources.base import PACKED
-from clozeworks.evaluation.compare import Judged, Unread, numbered
+from clozeworks.evaluation.compare import Judged, Marked, Unread, differences, numbered
 from clozeworks.evaluation.report import saying_unread, write_json, write_report
 from clozeworks.evaluation.reports import REPORTS
 from clozeworks.evaluation.reports.base import Report
 from clozeworks.inference.engine import Engine
+from clozeworks.tasks.base import Task
 from clozeworks.train.precision import Precision
 
 
@@ -27,6 +29,9 @@ class EvaluateRecipe(Settings):
     """A trained Bundle."""
     data: Path
     """Labelled examples."""
+    beside: list[Path] = []
+    """Other models of the same task: they are judged on the same rows, and the page sets them
+    beside the first."""
     out: Path | None = None
     """Folder for report.html and report.json; absent: `evaluation-DATA` beside the Bundle, or
     `MODEL-evaluation-DATA` where its folder is not called `bundle`."""
@@ -55,31 +60,76 @@ class Evaluated(Settings):
     json_report: Path
     evaluation: SerializeAsAny[Judged]
     """All that its report is made of."""
+    beside: list[SerializeAsAny[Judged]] = []
+    """The same of each model beside the first."""
 
 
 def evaluate(recipe: EvaluateRecipe) -> Evaluated:
     """Predict every row, judge the predictions, and write the report as HTML and JSON."""
     out = _out(recipe)
-    engine = load(recipe.model, recipe.device, recipe.precision, recipe.settings)
-    report = _report_of(engine, recipe.model)
+    models = [recipe.model, *recipe.beside]
+    engines = [load(m, recipe.device, recipe.precision, recipe.settings) for m in models]
+    engine, report = engines[0], _report_of(engines[0], recipe.model)
+    for model, one in zip(models, engines, strict=True):
+        _check_alike((recipe.model, engine), (model, one))
     task = engine.task.parts[0]
     columns = trained_columns(recipe.model)
     numbers: list[int] = []
     examples = labelled_examples(recipe.data, task, recipe, task.target, columns, numbers.append)
     report.refuse(task, examples, [f"{recipe.data}, row {number}" for number in numbers])
-    name = _name(recipe.model)
-    evaluation = numbered(judged(engine, report, examples, name), numbers)
-    title = f"{name} · {recipe.data.name}"
-    sections = report.sections([evaluation], recipe.language)
+    names = _names(models)
+    evaluation, *beside = (
+        numbered(judged(one, report, examples, name), numbers)
+        for one, name in zip(engines, names, strict=True)
+    )
+    sections = report.sections([evaluation, *beside], recipe.language)
     if evaluation.unread is not None and evaluation.unread.rows:
         sections = saying_unread(sections, evaluation.unread, len(examples), recipe.language)
-    write_report(out / "report.html", title, sections, recipe.language)
+    write_report(out / "report.html", f"{names[0]} · {recipe.data.name}", sections, recipe.language)
     write_json(out / "report.json", evaluation)
-    say(report.summary(evaluation))
+    for number, other in enumerate(beside, 1):
+        write_json(out / f"beside-{number}.json", other)
+    _say(report, [evaluation, *beside])
     say(f"report → {out / 'report.html'}")
     return Evaluated(
-        report=out / "report.html", json_report=out / "report.json", evaluation=evaluation
+        report=out / "report.html",
+        json_report=out / "report.json",
+        evaluation=evaluation,
+        beside=beside,
     )
+
+
+def _check_alike(first: tuple[Path, Engine], other: tuple[Path, Engine]) -> None:
+    """Raise UserError unless both models give answers of one kind."""
+    (path, kind), (other_path, other_kind) = (
+        (path, _kind(engine.task.parts[0])) for path, engine in (first, other)
+    )
+    if kind != other_kind:
+        raise UserError(
+            f"{other_path} was trained for {other_kind} and {path} for {kind}: models stand "
+            "beside each other where they answer the same question"
+        )
+
+
+def _kind(task: Task) -> str:
+    """What a model answers with: its task, and of a classifier how many labels or a number."""
+    kind = getattr(task.config, "kind", None)
+    return f"{task.name!r}" + (f" of kind {kind!r}" if kind else "")
+
+
+def _say(report: Report, evaluations: Sequence[Judged]) -> None:
+    """The numbers asked for first, and by how much the first model differs from the others."""
+    for evaluation in evaluations:
+        named = f"{evaluation.name}: " if len(evaluations) > 1 else ""
+        say(named + report.summary(evaluation))
+    marked = [evaluation for evaluation in evaluations if isinstance(evaluation, Marked)]
+    for found in differences(marked):
+        low, gain, high = (100 * x for x in (found.gain.low, found.gain.estimate, found.gain.high))
+        verdict = "they differ" if found.clear else "it may be chance"
+        say(
+            f"{gain:+.2f} points of rows are right with {found.name} more than with "
+            f"{found.other} ({low:+.2f} to {high:+.2f}): {verdict}"
+        )
 
 
 BUNDLE = "bundle"
@@ -96,6 +146,13 @@ def _name(model: Path) -> str:
         return folder.parent.name
     in_run = (folder.parent / "run.json").exists()
     return f"{folder.parent.name}/{folder.name}" if in_run else folder.name
+
+
+def _names(models: Sequence[Path]) -> list[str]:
+    """What a page calls each of them; by its whole path where another is called the same."""
+    names = [_name(model) for model in models]
+    alike = len(set(names)) < len(names)
+    return [str(model) for model in models] if alike else names
 
 
 def _out(recipe: EvaluateRecipe) -> Path:
