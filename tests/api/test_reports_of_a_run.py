@@ -93,6 +93,27 @@ def test_models_beside_the_first_are_judged_as_alone_and_told_apart_from_it(
     assert "kb: accuracy" in said and "kb/best: accuracy" in said
 
 
+def test_a_baseline_learns_from_its_rows_and_stands_beside_the_model(run, tmp_path):
+    data = run.parent / "test.jsonl"
+    rows = [
+        {"text": f"{'early' if i % 2 else 'late'} {i}", "label": "ab"[i % 2]} for i in range(40)
+    ]
+    (run.parent / "told.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    rows = [
+        {"text": f"so {'early' if i % 3 else 'late'}", "label": "ba"[i % 3 == 0]} for i in range(9)
+    ]
+    (run.parent / "asked.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    asked = run.parent / "asked.jsonl"
+    made = evaluated(
+        run / "bundle", asked, out=tmp_path / "out", baseline=run.parent / "told.jsonl"
+    )
+    (plain,) = made.beside
+    assert plain.name == "TF-IDF + logistic regression" and plain.metrics.accuracy == 1.0
+    assert plain.name in made.report.read_text("utf-8")
+    with pytest.raises(UserError, match=r"absent\.jsonl"):
+        evaluated(run / "bundle", data, baseline=tmp_path / "absent.jsonl")
+
+
 def test_models_called_alike_are_told_apart_by_their_paths(run, tmp_path):
     data = run.parent / "test.jsonl"
     other = copytree(run / "bundle", tmp_path / "kb" / "bundle")
@@ -118,3 +139,8 @@ def test_a_model_that_answers_another_question_is_refused_before_any_row_is_read
     message = "stars/bundle was trained for 'classify' of kind 'regression' and .*kind 'single'"
     with pytest.raises(UserError, match=message):
         evaluated(run / "bundle", tmp_path / "absent.jsonl", beside=[run.parent / "stars/bundle"])
+    with pytest.raises(
+        UserError, match="one class, and this model was trained for 'classify' of k"
+    ):
+        numbers = run.parent / "numbers.jsonl"
+        evaluated(run.parent / "stars/bundle", numbers, baseline=numbers)

@@ -11,14 +11,18 @@ from clozeworks.api.labelled import labelled_examples
 from clozeworks.api.model import load, say_cut, trained_columns
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
-from clozeworks.core.log import Meter, say
+from clozeworks.core.log import Meter, counted, say
 from clozeworks.data.sources.base import PACKED
+from clozeworks.data.split import hold_out
+from clozeworks.evaluation.baseline import Baseline
+from clozeworks.evaluation.classify import judge
 from clozeworks.evaluation.compare import Judged, Marked, Unread, differences, numbered
 from clozeworks.evaluation.report import saying_unread, write_json, write_report
 from clozeworks.evaluation.reports import REPORTS
 from clozeworks.evaluation.reports.base import Report
 from clozeworks.inference.engine import Engine
 from clozeworks.tasks.base import Task
+from clozeworks.tasks.classify import ClassifyConfig
 from clozeworks.train.precision import Precision
 
 
@@ -32,6 +36,9 @@ class EvaluateRecipe(Settings):
     beside: list[Path] = []
     """Other models of the same task: they are judged on the same rows, and the page sets them
     beside the first."""
+    baseline: Path | None = None
+    """Labelled examples, those that the model learned from: TF-IDF with logistic regression learns
+    from them too, and stands beside it. For classifiers of one class."""
     out: Path | None = None
     """Folder for report.html and report.json; absent: `evaluation-DATA` beside the Bundle, or
     `MODEL-evaluation-DATA` where its folder is not called `bundle`."""
@@ -61,7 +68,7 @@ class Evaluated(Settings):
     evaluation: SerializeAsAny[Judged]
     """All that its report is made of."""
     beside: list[SerializeAsAny[Judged]] = []
-    """The same of each model beside the first."""
+    """The same of each model beside the first, and last of the baseline."""
 
 
 def evaluate(recipe: EvaluateRecipe) -> Evaluated:
@@ -77,11 +84,10 @@ def evaluate(recipe: EvaluateRecipe) -> Evaluated:
     numbers: list[int] = []
     examples = labelled_examples(recipe.data, task, recipe, task.target, columns, numbers.append)
     report.refuse(task, examples, [f"{recipe.data}, row {number}" for number in numbers])
+    plain = [] if recipe.baseline is None else [_plain(recipe, task, examples, columns)]
     names = _names(models)
-    evaluation, *beside = (
-        numbered(judged(one, report, examples, name), numbers)
-        for one, name in zip(engines, names, strict=True)
-    )
+    found = [judged(e, report, examples, name) for e, name in zip(engines, names, strict=True)]
+    evaluation, *beside = (numbered(one, numbers) for one in (*found, *plain))
     sections = report.sections([evaluation, *beside], recipe.language)
     if evaluation.unread is not None and evaluation.unread.rows:
         sections = saying_unread(sections, evaluation.unread, len(examples), recipe.language)
@@ -117,6 +123,30 @@ def _kind(task: Task) -> str:
     return f"{task.name!r}" + (f" of kind {kind!r}" if kind else "")
 
 
+def _plain(
+    recipe: EvaluateRecipe, task: Task, examples: list[Any], columns: dict[str, str]
+) -> Judged:
+    """The baseline, judged; some of its rows choose its strength, and it does not learn from them.
+
+    Raises UserError for a model that does not give one class a text.
+    """
+    assert recipe.baseline is not None
+    if not (isinstance(task.config, ClassifyConfig) and task.config.kind == "single"):
+        raise UserError(
+            "--baseline: TF-IDF with logistic regression gives a text one class, and this model "
+            f"was trained for {_kind(task)}; leave it out"
+        )
+    rows = labelled_examples(recipe.baseline, task, recipe, task.target, columns)
+    train, dev = hold_out(rows, HELD_OUT, key=task.key, label=task.stratum)
+    say(
+        f"baseline: {counted(len(train), 'row', 'rows')} to learn from, {len(dev):,} held out by a "
+        "hash of their text to choose its strength by"
+    )
+    fitted, levels = Baseline.fit(train, dev, task.labels), task.config.levels
+    said = fitted.predict(examples)
+    return judge(said, examples, task.labels, fitted.calibration, name=TFIDF, levels=levels)
+
+
 def _say(report: Report, evaluations: Sequence[Judged]) -> None:
     """The numbers asked for first, and by how much the first model differs from the others."""
     for evaluation in evaluations:
@@ -132,6 +162,10 @@ def _say(report: Report, evaluations: Sequence[Judged]) -> None:
         )
 
 
+TFIDF = "TF-IDF + logistic regression"
+"""What a page calls the baseline."""
+HELD_OUT = 0.1
+"""Share of its rows that a baseline does not learn from, as in fine-tuning."""
 BUNDLE = "bundle"
 """What a run calls the folder of its finished model: that one is named after the run alone."""
 
