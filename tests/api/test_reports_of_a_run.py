@@ -114,12 +114,12 @@ def test_a_baseline_learns_from_its_rows_and_stands_beside_the_model(run, tmp_pa
         evaluated(run / "bundle", data, baseline=tmp_path / "absent.jsonl")
 
 
-def test_models_called_alike_are_told_apart_by_their_paths(run, tmp_path):
+def test_models_called_alike_are_told_apart_by_the_folders_above(run, tmp_path):
     data = run.parent / "test.jsonl"
-    other = copytree(run / "bundle", tmp_path / "kb" / "bundle")
+    other = copytree(run / "bundle", tmp_path / "deep" / "kb" / "bundle")
     made = evaluated(run / "bundle", data, out=tmp_path / "out", beside=[other])
     names = [made.evaluation.name, made.beside[0].name]
-    assert names == [str(run / "bundle"), str(other)]
+    assert names == [f"{run.parent.name}/kb", "deep/kb"]
 
 
 def test_a_model_that_answers_another_question_is_refused_before_any_row_is_read(run, tmp_path):

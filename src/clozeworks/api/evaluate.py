@@ -183,10 +183,15 @@ def _name(model: Path) -> str:
 
 
 def _names(models: Sequence[Path]) -> list[str]:
-    """What a page calls each of them; by its whole path where another is called the same."""
+    """What a page calls each of them; with as many folders above as it takes to tell them apart."""
     names = [_name(model) for model in models]
-    alike = len(set(names)) < len(names)
-    return [str(model) for model in models] if alike else names
+    folders = [model.resolve() for model in models]
+    folders = [folder.parent if folder.name == BUNDLE else folder for folder in folders]
+    for depth in range(2, max(len(folder.parts) for folder in folders) + 1):
+        if len(set(names)) == len(names):
+            break
+        names = ["/".join(folder.parts[-depth:]) for folder in folders]
+    return names
 
 
 def _out(recipe: EvaluateRecipe) -> Path:
