@@ -217,7 +217,7 @@ class _Outcome:
         if self.task.sampled is not None:
             return engine, [], []
         examples, parts = zip(*engine.parts(self.dev), strict=True)
-        self.task.calibration = self.task.calibrate(examples, parts)
+        self.task.calibration = self.task.as_set(self.task.calibrate(examples, parts))
         return engine, examples, parts
 
 

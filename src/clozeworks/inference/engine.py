@@ -192,7 +192,7 @@ def task_of(
     _refuse_fixed(first, changed)
     settings |= {first: {**settings.get(first, {}), **changed}} if more else changed
     task = create(name, settings, tokenizer.vocabulary, labels)
-    task.calibration = card.calibration
+    task.calibration = task.as_set(card.calibration)
     return task
 
 

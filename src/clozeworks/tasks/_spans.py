@@ -151,8 +151,9 @@ class NestedSpans:
                 ((window.room(span), window) for window in held), key=lambda pair: pair[0]
             )
             assert room >= 0
-            if window.found.get(span, 0.0) >= least:
-                found.append(Sure(span, window.found[span]))
+            sure = window.found.get(span)
+            if sure is not None and sure >= least:
+                found.append(Sure(span, sure))
         return found
 
     def tags(self, found: Items[Sure], given: Ints) -> list[str] | None:

@@ -367,6 +367,10 @@ class Task(ABC):
         """Learn from the dev set how sure is sure enough; the default leaves scores as they are."""
         return self.calibration
 
+    def as_set(self, calibration: Calibration) -> Calibration:
+        """The calibration, but for what the settings name instead of leaving it to the dev set."""
+        return calibration
+
     def remarks(self, examples: Items[Any], parts: Items[list[Part]]) -> list[str]:
         """What the dev set has decided, and whether it is too small for that, in sentences for the
         person who trains."""

@@ -73,11 +73,14 @@ class ClassifyConfig(Settings):
     target: float = Field(default=TARGET, ge=0, le=1)
     """Share of right answers to reach on the dev set by answering "I don't know" to the least
     certain texts; 0 answers always."""
+    threshold: float | None = Field(default=None, ge=0, le=1)
+    """Least probability of an answer, or of each of any number of labels; below it, "I don't know",
+    or the label is not given. Absent: what the dev set told."""
 
     @model_validator(mode="after")
     def _fits_numbers(self) -> Self:
         if self.kind == "regression":
-            fields = ("levels", "class_weights", "smoothing", "focus")
+            fields = ("levels", "class_weights", "smoothing", "focus", "threshold")
             for name in fields:
                 if getattr(self, name) != type(self).model_fields[name].default:
                     raise ValueError(f"{name} is about classes, and regression has none")
@@ -111,7 +114,7 @@ class Classify(Task):
     name = "classify"
     Config, Example, Answer = ClassifyConfig, ClassifyExample, Prediction
     pooled = True
-    free = frozenset({"separator"})
+    free = frozenset({"separator", "threshold"})
     config: ClassifyConfig
 
     def __init__(self, config: Settings, vocabulary: Vocabulary, labels: Items[str] = ()) -> None:
@@ -251,6 +254,13 @@ class Classify(Task):
         logits = np.array([self._joined(part) for part in parts], dtype=np.float64)
         gold = np.stack([np.asarray(self.target(example)) for example in examples])
         return self.answer.calibrate(logits, gold)
+
+    def as_set(self, calibration: Calibration) -> Calibration:
+        least = self.config.threshold
+        if least is None:
+            return calibration
+        each = [least] * len(self.labels) if self.config.kind == "multi" else None
+        return calibration.model_copy(update={"threshold": least, "thresholds": each})
 
     def remarks(self, examples: Items[ClassifyExample], parts: Items[list[Part]]) -> list[str]:
         # the parts' own probabilities are those of before the calibration

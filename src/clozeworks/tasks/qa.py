@@ -45,6 +45,9 @@ class QaConfig(Settings):
     """Most tokens of an answer."""
     candidates: int = Field(default=5, ge=1, le=KEPT)
     """How many answers a prediction lists."""
+    margin: float | None = None
+    """How much more than the best answer "no answer" may score before none is given; absent: what
+    the dev set told."""
     rules: Rules = "squad"
     """How answers are compared: squad (words, of English), or cmrc (characters, of Chinese)."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
@@ -115,7 +118,7 @@ class Qa(Task):
     name = "qa"
     Config, Example, Answer = QaConfig, QaExample, QaPrediction
     cut_by = ("question_length",)
-    free = frozenset({"answer_length", "candidates", "rules"})
+    free = frozenset({"answer_length", "candidates", "margin", "rules"})
     answers = frozenset({"answers"})
     windows = True
     config: QaConfig
@@ -277,6 +280,10 @@ class Qa(Task):
         worth = [score(g, p.answer or "").f1 for g, p in zip(gold, given, strict=True)]
         found = best_threshold(worth, [bool(g) for g in gold], [p.margin for p in given])
         return Calibration(margin=found.value)
+
+    def as_set(self, calibration: Calibration) -> Calibration:
+        margin = self.config.margin
+        return calibration if margin is None else calibration.model_copy(update={"margin": margin})
 
     def remarks(self, examples: Items[QaExample], parts: Items[list[Part]]) -> list[str]:
         rough = [*self._other_rules(examples), *few_rows(len(examples))]

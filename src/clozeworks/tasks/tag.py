@@ -61,6 +61,8 @@ class TagConfig(Settings):
     another."""
     longest: int = Field(default=32, ge=1)
     """Most words, or Chinese characters, of an entity where spans are scored."""
+    threshold: float | None = Field(default=None, ge=0, le=1)
+    """Least probability of an entity where spans are scored; absent: what the dev set told."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Share of the values dropped before the head in training."""
 
@@ -70,7 +72,7 @@ class TagConfig(Settings):
             "tags, and nested entities have none": ("crf", "scheme", "enforce")
         }
         if not self.nested:
-            about = {"nested entities; give --nested, too": ("longest",)}
+            about = {"nested entities; give --nested, too": ("longest", "threshold")}
         for what, names in about.items():
             for name in names:
                 if getattr(self, name) != type(self).model_fields[name].default:
@@ -83,7 +85,7 @@ class Tag(Task):
 
     name = "tag"
     Config, Example, Answer = TagConfig, TagExample, TagPrediction
-    free = frozenset({"enforce"})
+    free = frozenset({"enforce", "threshold"})
     answers = frozenset({"entities", "tags"})
     windows = True
     config: TagConfig
@@ -196,6 +198,10 @@ class Tag(Task):
     def calibrate(self, examples: Items[TagExample], parts: Items[list[Part]]) -> Calibration:
         """How likely a span of dev must be to be an entity, where spans are scored."""
         return self.told.calibrate([entities_of(example) for example in examples], parts)
+
+    def as_set(self, calibration: Calibration) -> Calibration:
+        least = self.config.threshold
+        return calibration if least is None else Calibration(thresholds=[least])
 
     def remarks(self, examples: Items[TagExample], parts: Items[list[Part]]) -> list[str]:
         return [*self.told.remarks(self.calibration), *few_rows(len(examples))]
