@@ -140,3 +140,13 @@ def test_a_tokenizer_of_another_model_is_told(tmp_path):
     folder = write_bundle(tmp_path / "model", make_model(make_task("mlm")), TOKENIZER, card)
     assert "not the one the model was trained with" in info(folder)["tokenizer"]
     assert json.loads((folder / "config.json").read_text())["vocab_size"] == len(TOKENIZER.pieces)
+
+
+def test_the_margin_of_answers_is_told_where_there_is_one(tmp_path):
+    for name, margin in (("with", 1.25), ("without", None)):
+        task = make_task("qa")
+        task.calibration = task.calibration.model_copy(update={"margin": margin})
+        card = Card(task="qa", settings=task.settings, calibration=task.calibration)
+        write_bundle(tmp_path / name, make_model(task), TOKENIZER, card)
+    assert info(tmp_path / "with")["margin"] == "1.250"
+    assert "margin" not in info(tmp_path / "without")

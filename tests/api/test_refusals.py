@@ -199,7 +199,7 @@ def test_a_trained_models_settings_that_may_change_are_the_choices(bundle):
     for name, why in (("separater", "unknown key 'separater'"), ("dropout", "may not change")):
         with pytest.raises(UserError, match=why) as refusal:
             Engine.open(bundle, torch.device("cpu"), torch.float32, {name: "x"})
-        assert str(refusal.value).endswith("(choices: separator)")
+        assert str(refusal.value).endswith("(choices: separator, threshold)")
 
 
 def test_what_only_the_system_refuses(bundle, tmp_path, capsys, monkeypatch):

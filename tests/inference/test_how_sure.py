@@ -24,7 +24,7 @@ GIVEN = {
     "qa": ("margin", lambda answer: [] if answer.answer is None else [answer.answer]),
 }
 """The setting of a kind of task, and what its model gave a row."""
-ENDS = {"threshold": (0.0, 1.0), "margin": (1e9, -1e9)}
+ENDS = {"threshold": (0.05, 1.0), "margin": (1e9, -1e9)}
 """Values with which as much as can be is given, and nothing."""
 
 
@@ -33,10 +33,9 @@ ENDS = {"threshold": (0.0, 1.0), "margin": (1e9, -1e9)}
 def test_the_setting_decides_whatever_dev_has_told(name, told, tmp_path):
     task, (setting, given) = make_task(name), GIVEN[name]
     strict = told == "nothing"  # what dev is made to have told
-    each = None if name in ("classify", "qa") else [float(strict)] * len(task.labels)
-    task.calibration = Calibration(
-        threshold=float(strict), thresholds=each, margin=ENDS["margin"][strict]
-    )
+    least = ENDS["threshold"][strict]
+    each = None if name in ("classify", "qa") else [least] * len(task.labels)
+    task.calibration = Calibration(threshold=least, thresholds=each, margin=ENDS["margin"][strict])
     card = Card(
         task=task.name, settings=task.settings, labels=task.labels, calibration=task.calibration
     )
@@ -61,6 +60,7 @@ def test_calibrating_in_training_leaves_what_is_set():
         ("classify", {"threshold": 1.5}, "threshold"),
         ("classify", {"kind": "regression", "threshold": 0.5}, "threshold is about classes"),
         ("tag", {"threshold": 0.5}, "threshold is about nested entities"),
+        ("tag", {"threshold": 0.01, "nested": True}, "greater than or equal to 0.05"),
     ],
 )
 def test_it_is_refused_where_nothing_has_it(name, settings, message):

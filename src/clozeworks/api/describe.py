@@ -201,8 +201,10 @@ def _tokenizer(folder: Path, config: EncoderConfig, card: Card) -> str:
 
 
 def _answers(bundle: Bundle) -> dict[str, str]:
-    """The labels, and when one of them is given as the answer."""
+    """The labels, and when one of them, or a stretch of a text, is given as the answer."""
     labels, card = labels_of(bundle), bundle.card
+    if card.calibration.margin is not None:
+        return {"margin": f"{card.calibration.margin:.3f}"}
     named = card.labels is not None or (
         card.task is None and heads_of(bundle) & {"classify", "tag"}
     )

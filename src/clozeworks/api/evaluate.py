@@ -73,28 +73,34 @@ class Evaluated(Settings):
 
 def evaluate(recipe: EvaluateRecipe) -> Evaluated:
     """Predict every row, judge the predictions, and write the report as HTML and JSON."""
-    out = _out(recipe)
-    models = [recipe.model, *recipe.beside]
+    out, models = _out(recipe), [recipe.model, *recipe.beside]
+    names = _names(models)
     engines = [load(m, recipe.device, recipe.precision, recipe.settings) for m in models]
-    engine, report = engines[0], _report_of(engines[0], recipe.model)
-    for model, one in zip(models, engines, strict=True):
-        _check_alike((recipe.model, engine), (model, one))
-    task = engine.task.parts[0]
-    columns = trained_columns(recipe.model)
+    parts = [engine.task.parts[0] for engine in engines]
+    task, report = parts[0], _report_of(engines[0], recipe.model)
+    for name, other in zip(names, parts, strict=True):
+        if other.question != task.question:
+            raise UserError(
+                f"{name} was trained for {other.question} and {names[0]} for {task.question}: "
+                "models stand beside each other where they answer the same question"
+            )
+
+    def check(example: Any) -> None:
+        for name, other in zip(names, parts, strict=True):
+            _target(other, example, name if len(parts) > 1 else "")
+
     numbers: list[int] = []
-    examples = labelled_examples(recipe.data, task, recipe, task.target, columns, numbers.append)
+    columns = trained_columns(recipe.model)
+    examples = labelled_examples(recipe.data, task, recipe, check, columns, numbers.append)
     report.refuse(task, examples, [f"{recipe.data}, row {number}" for number in numbers])
     plain = [] if recipe.baseline is None else [_plain(recipe, task, examples, columns)]
-    names = _names(models)
     found = [judged(e, report, examples, name) for e, name in zip(engines, names, strict=True)]
     evaluation, *beside = (numbered(one, numbers) for one in (*found, *plain))
     sections = report.sections([evaluation, *beside], recipe.language)
     if evaluation.unread is not None and evaluation.unread.rows:
         sections = saying_unread(sections, evaluation.unread, len(examples), recipe.language)
     write_report(out / "report.html", f"{names[0]} · {recipe.data.name}", sections, recipe.language)
-    write_json(out / "report.json", evaluation)
-    for number, other in enumerate(beside, 1):
-        write_json(out / f"beside-{number}.json", other)
+    _write_numbers(out, [evaluation, *beside])
     _say(report, [evaluation, *beside])
     say(f"report → {out / 'report.html'}")
     return Evaluated(
@@ -105,22 +111,12 @@ def evaluate(recipe: EvaluateRecipe) -> Evaluated:
     )
 
 
-def _check_alike(first: tuple[Path, Engine], other: tuple[Path, Engine]) -> None:
-    """Raise UserError unless both models give answers of one kind."""
-    (path, kind), (other_path, other_kind) = (
-        (path, _kind(engine.task.parts[0])) for path, engine in (first, other)
-    )
-    if kind != other_kind:
-        raise UserError(
-            f"{other_path} was trained for {other_kind} and {path} for {kind}: models stand "
-            "beside each other where they answer the same question"
-        )
-
-
-def _kind(task: Task) -> str:
-    """What a model answers with: its task, and of a classifier how many labels or a number."""
-    kind = getattr(task.config, "kind", None)
-    return f"{task.name!r}" + (f" of kind {kind!r}" if kind else "")
+def _target(task: Task, example: Any, name: str) -> None:
+    """Raise UserError, naming the model, for a row that it cannot be judged by."""
+    try:
+        task.target(example)
+    except UserError as error:
+        raise UserError(f"{name}: {error}" if name else str(error)) from error
 
 
 def _plain(
@@ -128,23 +124,41 @@ def _plain(
 ) -> Judged:
     """The baseline, judged; some of its rows choose its strength, and it does not learn from them.
 
-    Raises UserError for a model that does not give one class a text.
+    Raises UserError for a model that does not give one class a text, or too few rows.
     """
     assert recipe.baseline is not None
     if not (isinstance(task.config, ClassifyConfig) and task.config.kind == "single"):
         raise UserError(
             "--baseline: TF-IDF with logistic regression gives a text one class, and this model "
-            f"was trained for {_kind(task)}; leave it out"
+            f"was trained for {task.question}; leave it out"
         )
     rows = labelled_examples(recipe.baseline, task, recipe, task.target, columns)
-    train, dev = hold_out(rows, HELD_OUT, key=task.key, label=task.stratum)
+    told = {task.key(row) for row in rows}
+    if shared := sum(task.key(example) in told for example in examples):
+        say(f"{shared:,} of the rows judged are among the baseline's own: its numbers flatter it")
+    try:
+        train, dev = hold_out(rows, HELD_OUT, key=task.key, label=task.stratum)
+    except UserError as error:
+        raise UserError(
+            f"{recipe.baseline}: too few rows for a baseline, which needs a class with two "
+            "different texts to choose its strength by"
+        ) from error
     say(
         f"baseline: {counted(len(train), 'row', 'rows')} to learn from, {len(dev):,} held out by a "
         "hash of their text to choose its strength by"
     )
-    fitted, levels = Baseline.fit(train, dev, task.labels), task.config.levels
-    said = fitted.predict(examples)
+    fitted = Baseline.fit(train, dev, task.labels, target=task.config.target, set_as=task.as_set)
+    said, levels = fitted.predict(examples), task.config.levels
     return judge(said, examples, task.labels, fitted.calibration, name=TFIDF, levels=levels)
+
+
+def _write_numbers(out: Path, found: Sequence[Judged]) -> None:
+    """A file for each model; those that stood beside another one before are gone."""
+    for old in out.glob("beside-*.json"):
+        old.unlink()
+    write_json(out / "report.json", found[0])
+    for number, other in enumerate(found[1:], 1):
+        write_json(out / f"beside-{number}.json", other)
 
 
 def _say(report: Report, evaluations: Sequence[Judged]) -> None:
@@ -152,8 +166,8 @@ def _say(report: Report, evaluations: Sequence[Judged]) -> None:
     for evaluation in evaluations:
         named = f"{evaluation.name}: " if len(evaluations) > 1 else ""
         say(named + report.summary(evaluation))
-    marked = [evaluation for evaluation in evaluations if isinstance(evaluation, Marked)]
-    for found in differences(marked):
+    told = [each for each in evaluations if isinstance(each, Marked) and each.headline]
+    for found in differences(told):
         low, gain, high = (100 * x for x in (found.gain.low, found.gain.estimate, found.gain.high))
         verdict = "they differ" if found.clear else "it may be chance"
         say(
@@ -183,14 +197,19 @@ def _name(model: Path) -> str:
 
 
 def _names(models: Sequence[Path]) -> list[str]:
-    """What a page calls each of them; with as many folders above as it takes to tell them apart."""
-    names = [_name(model) for model in models]
+    """What a page calls each of them; with as many folders above as it takes to tell them apart.
+
+    Raises UserError for a folder that is there twice.
+    """
     folders = [model.resolve() for model in models]
+    if again := next((m for i, m in enumerate(models) if folders[i] in folders[:i]), None):
+        raise UserError(f"{again} is given twice; a model does not stand beside itself")
     folders = [folder.parent if folder.name == BUNDLE else folder for folder in folders]
+    names = [_name(model) for model in models]
     for depth in range(2, max(len(folder.parts) for folder in folders) + 1):
         if len(set(names)) == len(names):
             break
-        names = ["/".join(folder.parts[-depth:]) for folder in folders]
+        names = [str(Path(*folder.parts[-depth:])) for folder in folders]
     return names
 
 

@@ -119,6 +119,7 @@ def _finetune(recipe: FinetuneRecipe, team: Team) -> Finetuned:
         _say_shared(task, train, dev)
     groups = _groups(task, train, tokenizer)
     task.look_over(groups)
+    task.calibration = task.as_set(task.calibration)  # so that dev is judged by it on the way, too
     groups = task.readings(groups)
     check_wish(recipe.train.keep_best, [*_losses(task), *task.measured(dev)])
     model = adopt(parent, task, theirs, recipe, tokenizer)

@@ -1,6 +1,7 @@
 """The classifier to beat: TF-IDF of words and characters with logistic regression."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ from sklearn.pipeline import FeatureUnion
 from clozeworks.core.bundle import Calibration
 from clozeworks.core.errors import UserError
 from clozeworks.core.records import Ints
-from clozeworks.metrics.calibrate import calibrate, softmax
+from clozeworks.metrics.calibrate import TARGET, calibrate, softmax
 from clozeworks.metrics.classify import Floats, label_indices
 from clozeworks.tasks.classify import ClassifyExample, ClassifyPrediction, single_label
 
@@ -37,21 +38,26 @@ class Baseline:
         train: Sequence[ClassifyExample],
         dev: Sequence[ClassifyExample],
         labels: Sequence[str],
+        *,
+        target: float = TARGET,
+        set_as: Callable[[Calibration], Calibration] = lambda calibration: calibration,
     ) -> "Baseline":
         """Fit on train; choose C, temperature and threshold on dev, as a neural model's are.
+
+        `target` and `set_as` are those of the task it stands beside (see `Task.as_set`).
 
         Raises UserError for no rows, a row without a label or outside `labels`, or one class only.
         """
         gold, dev_gold = _gold(train, labels), _gold(dev, labels)
         if len(np.unique(gold)) < 2:
             raise UserError(f"every training row is {labels[gold[0]]!r}; give rows of two classes")
-        features = _features()
+        features = _features(_joined(train))
         rows = features.fit_transform(_joined(train))
         dev_rows = features.transform(_joined(dev))
         tried = [_regression(rows, gold, strength) for strength in GRID]
         dev_logits = [_logits(model, dev_rows, len(labels)) for model in tried]
         best = int(np.argmax([np.mean(z.argmax(axis=1) == dev_gold) for z in dev_logits]))
-        calibration = calibrate(dev_logits[best], dev_gold)
+        calibration = set_as(calibrate(dev_logits[best], dev_gold, target=target))
         return cls(list(labels), calibration, GRID[best], features, tried[best])
 
     def predict(self, examples: Sequence[ClassifyExample]) -> list[ClassifyPrediction]:
@@ -74,14 +80,18 @@ class Baseline:
         )
 
 
-def _features() -> FeatureUnion:
-    """Words with their neighbours, and runs of 1–3 characters, which serve Chinese too."""
-    return FeatureUnion(
-        [
-            ("word", TfidfVectorizer(token_pattern=r"\w+", ngram_range=(1, 2), sublinear_tf=True)),
-            ("char", TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True)),
-        ]
-    )
+WORD = r"\w+"
+
+
+def _features(texts: Sequence[str]) -> FeatureUnion:
+    """Words with their neighbours, where there are any, and runs of 1–3 characters, which serve
+    Chinese too."""
+    chars = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True)
+    made = [("char", chars)]
+    if any(re.search(WORD, text) for text in texts):
+        words = TfidfVectorizer(token_pattern=WORD, ngram_range=(1, 2), sublinear_tf=True)
+        made.insert(0, ("word", words))
+    return FeatureUnion(made)
 
 
 def _regression(rows: csr_matrix, gold: Ints, strength: float) -> LogisticRegression:

@@ -74,6 +74,8 @@ class ChosenRow(Row):
 class ChoicesEvaluation(Marked):
     """All that is known of one such model on one set of rows."""
 
+    headline = True
+
     task: Literal["choice"] = "choice"
     rows: int
     accuracy: Interval

@@ -82,6 +82,8 @@ class LevelRow(Record):
 class Evaluation(Marked):
     """All that is known of one classifier on one set of rows."""
 
+    headline = True
+
     task: Literal["classify"] = "classify"
     labels: list[str]
     calibration: Calibration

@@ -263,6 +263,8 @@ def _mix_ups(main: Evaluation, words: Words) -> list[Section]:
 
 
 def _roc(evaluations: Sequence[Evaluation], words: Words) -> Figure:
+    """The curves of the first model's second class, of every model that has it second."""
+    positive = evaluations[0].labels[1]
     lines = [
         Line(
             words["legend_auc"].format(name=e.name, auc=f"{e.metrics.auc:.3f}"),
@@ -270,12 +272,12 @@ def _roc(evaluations: Sequence[Evaluation], words: Words) -> Figure:
             e.metrics.roc.true_positive_rate,
         )
         for e in evaluations
-        if e.metrics.roc is not None
+        if e.metrics.roc is not None and e.metrics.roc.positive == positive
     ]
     axes = Axes(words["axis_false_positive"], words["axis_true_positive"], True, True)
     return Figure(
         title=words["roc"],
-        notes=[words["roc_note"].format(positive=evaluations[0].labels[1])],
+        notes=[words["roc_note"].format(positive=positive)],
         panels=[curves_panel(lines, axes, words["roc_caption"], diagonal=True)],
         legend=legend(lines),
     )

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from math import sqrt
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
@@ -58,6 +58,9 @@ class Marked(Judged):
 
     marks: str
     """One character a row, "1" right and "0" wrong."""
+
+    headline: ClassVar[bool] = False
+    """Whether the share of rows that are right is what such models are told apart by."""
 
 
 class Difference(Record):

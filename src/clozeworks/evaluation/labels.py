@@ -71,7 +71,9 @@ def judge_labels(
     interval = resampled(micro, len(examples))
     assert interval is not None
     right = (gold == given).all(1)
-    rows = [[*texts_of(e), *np.array(task.labels)[g]] for e, g in zip(examples, gold, strict=True)]
+    rows = [  # sorted, so that they are the same whatever order a model has its labels in
+        [*texts_of(e), *sorted(_named(task.labels, g))] for e, g in zip(examples, gold, strict=True)
+    ]
     return LabelsEvaluation(
         name=name,
         rows_digest=digest_rows(rows),
@@ -153,13 +155,14 @@ def _summary(main: LabelsEvaluation, words: Words) -> Numbers:
 def _labels(evaluations: Sequence[LabelsEvaluation], words: Words) -> Table:
     main, *others = evaluations
     thresholds = main.calibration.thresholds or [0.5] * len(main.labels)
+    theirs = [{row.label: row.f1 for row in other.metrics.labels} for other in others]
     rows = []
     order = sorted(range(len(main.labels)), key=lambda k: main.metrics.labels[k].f1)
     for k in order:
         row = main.metrics.labels[k]
         cells = [row.label, str(row.gold), str(row.predicted)]
         cells += [percent(x) for x in (row.precision, row.recall, row.f1)]
-        cells += [f"{thresholds[k]:.2f}", *(percent(o.metrics.labels[k].f1) for o in others)]
+        cells += [f"{thresholds[k]:.2f}", *(percent(f1.get(row.label)) for f1 in theirs)]
         rows.append(cells)
     names = [words[n] for n in ("rows", "given", "precision", "recall", "f1", "threshold")]
     names += [words["f1_of"].format(name=other.name) for other in others]

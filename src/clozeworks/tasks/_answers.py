@@ -58,6 +58,8 @@ class Wishes(Protocol):
     def focus(self) -> float: ...
     @property
     def target(self) -> float: ...
+    @property
+    def threshold(self) -> float | None: ...
 
 
 class Answer(ABC):
@@ -202,7 +204,7 @@ class Single(Answer):
             f'{calibration.threshold:.2f} the answer is "I don\'t know": {len(answers) / rows:.1%} '
             f"of dev answered, {right:.1%} of that right"
         ]
-        if right < target:
+        if self.config.threshold is None and right < target:
             said.append(
                 f"no threshold brings dev to the target of {target:.0%} right: more data, or "
                 "--target"
@@ -298,9 +300,10 @@ class Multi(Answer):
     ) -> list[str]:
         found = self.metrics(given, gold)
         low, high = min(calibration.thresholds or [0.5]), max(calibration.thresholds or [0.5])
+        own = ", each from its own" if self.config.threshold is None else ", as set"
         said = (
             f"calibrated on dev: temperature {calibration.temperature:.2f}; a label is given from "
-            f"a probability of {low:.2f} to {high:.2f} on, each from its own: micro F1 "
+            f"a probability of {low:.2f} to {high:.2f} on{own}: micro F1 "
             f"{found['micro_f1']:.4f} there"
         )
         return [said, *few_rows(len(gold))]

@@ -67,7 +67,8 @@ class NestedSpans:
         said = widened_remark(self.widened)
         if calibration.thresholds:
             least = calibration.thresholds[0]
-            said.append(f"fitted on dev: a span is an entity from a probability of {least:.2f} on")
+            by = "fitted on dev" if self.config.threshold is None else "as set"
+            said.append(f"{by}: a span is an entity from a probability of {least:.2f} on")
         if self.lost:
             said.append(
                 f"{self.lost:,} entities were left out: they have over {self.config.longest} words "

@@ -107,6 +107,12 @@ class Task(ABC):
         """What each loss term's mean is multiplied with in the sum that is minimised."""
 
     @property
+    def question(self) -> str:
+        """What it answers, and how answers are compared: models of other questions are not judged
+        beside each other."""
+        return repr(self.name)
+
+    @property
     def parts(self) -> "Items[Task]":
         """The single objectives it consists of: itself, unless it joins several."""
         return (self,)

@@ -125,6 +125,13 @@ class Classify(Task):
         self.windows = self.config.overlap is not None
         self.sequences_each = 8 if self.windows else 1
 
+    @property
+    def question(self) -> str:
+        c = self.config
+        more = {"levels": c.levels, "separator": c.separator if c.kind == "multi" else ""}
+        told = "".join(f", {name} {value!r}" for name, value in more.items() if value)
+        return f"{self.name!r} of kind {c.kind!r}{told}"
+
     def features(
         self, examples: Items[ClassifyExample], tokenizer: Tokenizer
     ) -> list[list[Sequence]]:

@@ -123,6 +123,10 @@ class Qa(Task):
     windows = True
     config: QaConfig
 
+    @property
+    def question(self) -> str:
+        return f"{self.name!r} by the rules of {self.config.rules}"
+
     # === Data ===
 
     def features(self, examples: Items[QaExample], tokenizer: Tokenizer) -> list[list[Sequence]]:
@@ -292,8 +296,9 @@ class Qa(Task):
             return ["every dev question has an answer, so that one is always given", *rough]
         given = [self.join(e, p) for e, p in zip(examples, parts, strict=True)]
         none = sum(p.answer is None for p in given) / len(given)
+        by = "fitted on dev" if self.config.margin is None else "as set"
         return [
-            f"fitted on dev: no answer is given where it scores {limit:.2f} more than the best "
+            f"{by}: no answer is given where it scores {limit:.2f} more than the best "
             f"one, which is so for {none:.1%} of dev",
             *rough,
         ]

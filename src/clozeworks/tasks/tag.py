@@ -24,7 +24,7 @@ from clozeworks.tasks._entities import (
     read,
     text_of,
 )
-from clozeworks.tasks._spans import NestedSpans
+from clozeworks.tasks._spans import LEAST, NestedSpans
 from clozeworks.tasks._tags import WordTags, asked
 from clozeworks.tasks.base import Draw, Output, Part, Task, few_rows
 from clozeworks.text.tags import Scheme, Span, types_of
@@ -61,7 +61,7 @@ class TagConfig(Settings):
     another."""
     longest: int = Field(default=32, ge=1)
     """Most words, or Chinese characters, of an entity where spans are scored."""
-    threshold: float | None = Field(default=None, ge=0, le=1)
+    threshold: float | None = Field(default=None, ge=LEAST, le=1)
     """Least probability of an entity where spans are scored; absent: what the dev set told."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Share of the values dropped before the head in training."""
@@ -72,7 +72,7 @@ class TagConfig(Settings):
             "tags, and nested entities have none": ("crf", "scheme", "enforce")
         }
         if not self.nested:
-            about = {"nested entities; give --nested, too": ("longest", "threshold")}
+            about = {"nested entities, which --nested learns": ("longest", "threshold")}
         for what, names in about.items():
             for name in names:
                 if getattr(self, name) != type(self).model_fields[name].default:

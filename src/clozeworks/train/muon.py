@@ -34,6 +34,8 @@ def turn(turned: Sequence[Turned], gradients: list[Tensor], rate: float) -> None
     Matrices of one shape are turned in one batch of products: few large ones instead of many small
     ones, each of which a GPU would have to be asked for.
     """
+    if not turned:
+        return
     momenta = [one.momentum for one in turned]
     torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
     torch._foreach_lerp_(gradients, momenta, MOMENTUM)  # Nesterov's: a step ahead
