@@ -189,7 +189,7 @@ def test_entities_said_twice_or_without_a_type_are_refused(fields, message):
     ("changes", "message"),
     [
         ({"nested": True, "enforce": False}, "enforce is about tags"),
-        ({"longest": 4}, "longest is about nested entities; give --nested, too"),
+        ({"longest": 4}, "longest is about nested entities, which --nested learns"),
     ],
 )
 def test_settings_of_the_other_way_to_tell_entities_are_refused(changes, message):
