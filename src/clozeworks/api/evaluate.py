@@ -15,6 +15,7 @@ from clozeworks.core.log import Meter, counted, say
 from clozeworks.data.sources.base import PACKED
 from clozeworks.data.split import hold_out
 from clozeworks.evaluation.baseline import Baseline
+from clozeworks.evaluation.catalogue import catalogue
 from clozeworks.evaluation.classify import judge
 from clozeworks.evaluation.compare import Judged, Marked, Unread, differences, numbered
 from clozeworks.evaluation.report import saying_unread, write_json, write_report
@@ -149,7 +150,8 @@ def _plain(
     )
     fitted = Baseline.fit(train, dev, task.labels, target=task.config.target, set_as=task.as_set)
     said, levels = fitted.predict(examples), task.config.levels
-    return judge(said, examples, task.labels, fitted.calibration, name=TFIDF, levels=levels)
+    name = catalogue(recipe.language)["tfidf"]
+    return judge(said, examples, task.labels, fitted.calibration, name=name, levels=levels)
 
 
 def _write_numbers(out: Path, found: Sequence[Judged]) -> None:
@@ -176,8 +178,6 @@ def _say(report: Report, evaluations: Sequence[Judged]) -> None:
         )
 
 
-TFIDF = "TF-IDF + logistic regression"
-"""What a page calls the baseline."""
 HELD_OUT = 0.1
 """Share of its rows that a baseline does not learn from, as in fine-tuning."""
 BUNDLE = "bundle"

@@ -10,6 +10,7 @@ from clozeworks.api.model import load
 from clozeworks.core.log import say
 from clozeworks.data.read import read_examples
 from clozeworks.evaluation.baseline import Baseline
+from clozeworks.evaluation.catalogue import catalogue
 from clozeworks.evaluation.classify import Evaluation, compare, judge
 from clozeworks.evaluation.figures import Axes, Line, line_chart
 from clozeworks.evaluation.report import write_json, write_report
@@ -23,7 +24,6 @@ WORDS: dict[str, dict[str, str]] = {
         "shipped": "clozeworks-mini",
         "bert": "BERT pretrained here",
         "chance": "same BERT, not pretrained",
-        "tfidf": "TF-IDF + logistic regression",
         "made": "How this was made",
         "story": (
             "A WordPiece tokenizer and a BERT of 4 layers and width 256 were trained on this "
@@ -50,7 +50,6 @@ WORDS: dict[str, dict[str, str]] = {
         "shipped": "clozeworks-mini",
         "bert": "本机预训练的 BERT",
         "chance": "同一 BERT，未预训练",
-        "tfidf": "TF-IDF + 逻辑回归",
         "made": "这份结果是怎么来的",
         "story": (
             "在这台机器上，用 Python 自带的文档和一家小店的中英文客服页面，从零训练了 WordPiece 分词器"
@@ -82,7 +81,7 @@ def write_demo_report(out: Path, intents: Mapping[str, Path], language: str) -> 
     rows = {
         split: list(read_examples(path, ClassifyExample, {})) for split, path in intents.items()
     }
-    evaluations = _evaluations(out, rows, words)
+    evaluations = _evaluations(out, rows, words, catalogue(language)["tfidf"])
     counts = {
         "train": len(rows["train"]),
         "test": len(rows["test"]),
@@ -100,7 +99,7 @@ def write_demo_report(out: Path, intents: Mapping[str, Path], language: str) -> 
 
 
 def _evaluations(
-    out: Path, rows: Mapping[str, list[ClassifyExample]], words: Mapping[str, str]
+    out: Path, rows: Mapping[str, list[ClassifyExample]], words: Mapping[str, str], plain: str
 ) -> list[Evaluation]:
     evaluations, report = [], Classify()
     for name, folder in INTENTS_OF.items():
@@ -111,9 +110,7 @@ def _evaluations(
     labels = evaluations[0].labels
     baseline = Baseline.fit(rows["train"], rows["dev"], labels)
     answers = baseline.predict(rows["test"])
-    evaluations.append(
-        judge(answers, rows["test"], labels, baseline.calibration, name=words["tfidf"])
-    )
+    evaluations.append(judge(answers, rows["test"], labels, baseline.calibration, name=plain))
     for evaluation in evaluations:
         say(f"{evaluation.name}: {report.summary(evaluation)}")
     return evaluations
