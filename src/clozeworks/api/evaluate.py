@@ -15,7 +15,6 @@ from clozeworks.core.log import Meter, counted, say
 from clozeworks.data.sources.base import PACKED
 from clozeworks.data.split import hold_out
 from clozeworks.evaluation.baseline import Baseline
-from clozeworks.evaluation.catalogue import catalogue
 from clozeworks.evaluation.classify import judge
 from clozeworks.evaluation.compare import Judged, Marked, Unread, differences, numbered
 from clozeworks.evaluation.report import saying_unread, write_json, write_report
@@ -150,7 +149,7 @@ def _plain(
     )
     fitted = Baseline.fit(train, dev, task.labels, target=task.config.target, set_as=task.as_set)
     said, levels = fitted.predict(examples), task.config.levels
-    name = catalogue(recipe.language)["tfidf"]
+    name = fitted.name(recipe.language)
     return judge(said, examples, task.labels, fitted.calibration, name=name, levels=levels)
 
 

@@ -13,6 +13,7 @@ from sklearn.pipeline import FeatureUnion
 from clozeworks.core.bundle import Calibration
 from clozeworks.core.errors import UserError
 from clozeworks.core.records import Ints
+from clozeworks.evaluation.catalogue import catalogue
 from clozeworks.metrics.calibrate import TARGET, calibrate, softmax
 from clozeworks.metrics.classify import Floats, label_indices
 from clozeworks.tasks.classify import ClassifyExample, ClassifyPrediction, single_label
@@ -31,6 +32,11 @@ class Baseline:
     """The C of the grid that was most accurate on the dev rows."""
     features: FeatureUnion
     regression: LogisticRegression
+
+    @staticmethod
+    def name(language: str) -> str:
+        """What a page in `language` calls it."""
+        return catalogue(language)["tfidf"]
 
     @classmethod
     def fit(

@@ -10,7 +10,6 @@ from clozeworks.api.model import load
 from clozeworks.core.log import say
 from clozeworks.data.read import read_examples
 from clozeworks.evaluation.baseline import Baseline
-from clozeworks.evaluation.catalogue import catalogue
 from clozeworks.evaluation.classify import Evaluation, compare, judge
 from clozeworks.evaluation.figures import Axes, Line, line_chart
 from clozeworks.evaluation.report import write_json, write_report
@@ -81,7 +80,7 @@ def write_demo_report(out: Path, intents: Mapping[str, Path], language: str) -> 
     rows = {
         split: list(read_examples(path, ClassifyExample, {})) for split, path in intents.items()
     }
-    evaluations = _evaluations(out, rows, words, catalogue(language)["tfidf"])
+    evaluations = _evaluations(out, rows, words, Baseline.name(language))
     counts = {
         "train": len(rows["train"]),
         "test": len(rows["test"]),
