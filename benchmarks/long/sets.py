@@ -9,6 +9,7 @@ from typing import Any
 
 from clozeworks.core.files import write_file
 from clozeworks.data.sources.base import open_source
+from clozeworks.text.sentences import sentence_spans
 from corpora import PAIR
 from harness.measure import DATA
 
@@ -66,17 +67,28 @@ def pairs(name: str, test: str = "test") -> Sets:
 
 
 def with_absent_answers(given: Iterable[Row]) -> Iterator[Row]:
-    """Each question over its own text, and over another one that does not hold its answer."""
+    """Each question over its own text, and over one that does not hold its answer.
+
+    That is the same text without the sentences that hold an answer: what is left speaks of what is
+    asked, as where SQuAD 2.0 has no answer. Of a text that has no other sentences, another one.
+    """
     known = list(given)
     draw = random.Random(0)
+    nothing = {"text": [], "answer_start": []}
     for row in known:
         yield {key: row[key] for key in ("context", "question", "answers")}
-        answers = row["answers"]["text"]
+        told = [answer for answer in row["answers"]["text"] if answer]
         others = (draw.choice(known)["context"] for _ in range(50))
-        strange = next((c for c in others if not any(a in c for a in answers)), None)
+        without = (c for c in (_cut(row["context"], told), *others) if c)
+        strange = next((c for c in without if not any(answer in c for answer in told)), None)
         if strange is not None:
-            nothing = {"text": [], "answer_start": []}
             yield {"context": strange, "question": row["question"], "answers": nothing}
+
+
+def _cut(text: str, told: list[str]) -> str:
+    # an answer that runs over a sentence's end is in neither half: the caller looks once more
+    sentences = [text[start:end] for start, end in sentence_spans(text)]
+    return " ".join(one for one in sentences if not any(answer in one for answer in told))
 
 
 def with_every_summary(given: Iterable[Row]) -> Iterator[Row]:
