@@ -38,8 +38,8 @@ def main(options: argparse.Namespace) -> None:
             print(f"{name}: {model} is not there, left out")
             continue
         out = options.out / name
-        settings = dict(trial.settings)
-        contest = Contest(trial.task, trial.sets(out), model, settings, trial.train, out)
+        told = (trial.settings, trial.train, out, trial.start)
+        contest = Contest(trial.task, trial.sets(out), model, *told)
         tried[name] = trial, contest
         judged(ledger, (name, trial), contest, options.seeds, options.without)
     summarise(ledger, tried)
