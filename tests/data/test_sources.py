@@ -102,6 +102,14 @@ def test_gb18030_read_as_utf8_is_told_apart(tmp_path):
 CELL = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0"))
 
 
+def test_a_separator_inside_a_quoted_name_separates_nothing(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text('"Text (a, b, c)";"Label"\nrow 0;1\n', "utf-8")
+    assert [row for _, row in open_source(path).rows()] == [
+        {"Text (a, b, c)": "row 0", "Label": "1"}
+    ]
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(CELL, CELL, st.just("x")), min_size=1), st.sampled_from(",;"))
 def test_whatever_csv_writes_is_read(tmp_path_factory, cells, delimiter):

@@ -1,6 +1,7 @@
 """Separated values: csv as spreadsheets write it, tsv with or without quoting."""
 
 import csv
+import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -71,7 +72,11 @@ class Csv:
         inner = self.path.with_suffix("") if self.path.suffix.lower() in PACKED else self.path
         if inner.suffix.lower() in (".tsv", ".tab"):
             return "\t"
-        return max(",;\t", key=first.count)
+        return max(",;\t", key=QUOTED.sub("", first).count)
+
+
+QUOTED = re.compile('"[^"]*"')
+"""A name in quotes, which may hold what separates others."""
 
 
 def _tabbed(lines: Iterator[str], tabs: int) -> Iterator[list[str]]:
