@@ -18,7 +18,7 @@ from encoder import RECIPE, curve, hours
 from harness.measure import started
 from judging import OURS, identity, shown
 from ledger import Ledger, Row
-from shipped import TRIALS, contest_of
+from shipped import TRIALS
 
 NAMES = {
     "sst2": "SST-2, dev",
@@ -128,7 +128,7 @@ def scores(ledger: Ledger, options: argparse.Namespace) -> str:
     """A row for each set, a column for each contender that was tried on any."""
     found: dict[str, dict[str, str]] = {}
     for name, trial in TRIALS.items():
-        contest = contest_of(name, options.model, options.scores)
+        contest = trial.contest(options.model, options.scores / name)
         for contender in CONTENDERS:
             rows = ledger.rows(contender=contender, **identity(name, contest, contender))
             told = shown(trial.number, [row["numbers"] for row in rows], trial.scale)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from beside import Contest, from_chance, from_minilm, mean_value, tfidf
+from beside import from_chance, from_minilm, mean_value, tfidf
 from corpora import FRESH_POOLER
 from harness.measure import need, started
 from judging import judged, summarise
@@ -75,17 +75,11 @@ def main(options: argparse.Namespace) -> None:
     ledger = Ledger("long_shipped", options.out)
     tried = {}
     for name in options.only or TRIALS:
-        trial, contest = TRIALS[name], contest_of(name, options.model, options.out)
+        trial = TRIALS[name]
+        contest = trial.contest(options.model, options.out / name)
         tried[name] = trial, contest
         judged(ledger, (name, trial), contest, options.seeds, options.without)
     summarise(ledger, tried)
-
-
-def contest_of(name: str, model: Path, home: Path) -> Contest:
-    """What a model is tried on, its runs in a folder of `home`."""
-    trial, out = TRIALS[name], home / name
-    settings = dict(trial.settings)
-    return Contest(trial.task, trial.sets(out), model, settings, trial.train, out, trial.start)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from beside import Contest, minilm
+from beside import minilm
 from harness.measure import need, started
 from judging import judged, summarise
 from ledger import Ledger
@@ -37,9 +37,7 @@ def main(options: argparse.Namespace) -> None:
         if not model.exists():
             print(f"{name}: {model} is not there, left out")
             continue
-        out = options.out / name
-        told = (trial.settings, trial.train, out, trial.start)
-        contest = Contest(trial.task, trial.sets(out), model, *told)
+        contest = trial.contest(model, options.out / name)
         tried[name] = trial, contest
         judged(ledger, (name, trial), contest, options.seeds, options.without)
     summarise(ledger, tried)

@@ -53,6 +53,10 @@ class Trial:
         """The numbers of the table."""
         return (self.number, *self.more)
 
+    def contest(self, model: Path, out: Path) -> Contest:
+        """The same as everyone tries it on a model, with what it writes in `out`."""
+        return Contest(self.task, self.sets(out), model, self.settings, self.train, out, self.start)
+
 
 def given(name: str, test: str = "test") -> Callable[[Path], Sets]:
     """A set as it is."""
