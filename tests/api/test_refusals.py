@@ -297,18 +297,19 @@ def test_remembered_columns_count_wherever_they_come_first(tmp_path):
     bundle = write_bundle(tmp_path / "bundle", make_model(task), TOKENIZER, card)
     pair = {"q1": "late", "q2": "my parcel is lost"}
     found = {}
-    for name, first in (("without", {"q1": "late"}), ("with", {"q1": "late", "q2": None})):
+    none = {"q1": "late", "q2": None}
+    for name, given in (("first", [none, pair]), ("last", [pair, {"q1": "late"}])):
         out = tmp_path / f"{name}.jsonl"
-        data = rows(tmp_path, first, pair)
+        data = rows(tmp_path, *given)
         cli.main(["predict", str(bundle), str(data), "--out", str(out), "--scores"])
         lines = out.read_text("utf-8").splitlines()
         found[name] = [json.loads(line)["prediction"]["scores"] for line in lines]
-    assert found["with"] == found["without"] and found["with"][0] != found["with"][1]
+    assert found["first"] == found["last"][::-1] and found["first"][0] != found["first"][1]
     data = rows(tmp_path, {"text": "late", "text_pair": "my parcel is lost"})
     out = tmp_path / "own.jsonl"
     cli.main(["predict", str(bundle), str(data), "--out", str(out), "--scores"])
     (line,) = out.read_text("utf-8").splitlines()
-    assert json.loads(line)["prediction"]["scores"] == found["with"][1]
+    assert json.loads(line)["prediction"]["scores"] == found["first"][1]
     more = clozeworks.extend(
         clozeworks.ExtendRecipe(model=bundle, out=tmp_path / "more", positions=200)
     )
@@ -335,7 +336,7 @@ def test_what_a_judgement_did_not_read_is_said(bundle, tmp_path, monkeypatch):
     monkeypatch.setattr(model, "say", said.append)
     data = rows(tmp_path, {"text": "late " * 400, "label": LABELS[0]})
     cli.main(["evaluate", str(bundle), str(data), "--out", str(tmp_path / "report")])
-    assert said == ["1 row is longer than --max-length allows: 274 tokens were not read"]
+    assert said == ["1 row is longer than max_length allows: 274 tokens were not read"]
     page, found = (
         (tmp_path / f"report/report.{form}").read_text("utf-8") for form in ("html", "json")
     )

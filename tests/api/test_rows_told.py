@@ -60,7 +60,7 @@ def test_tokens_that_training_and_dev_lose_are_said_with_what_keeps_them(parent,
     data = written(tmp_path / "rows.jsonl", *rows)
     finetuned("classify", parent, data, tmp_path / "run", dev=data, settings={"max_length": 16})
     assert "2 rows of 6 too long: 42 tokens lost; raise --max-length to keep more" in told
-    assert "dev: 2 rows are longer than --max-length allows: 42 tokens were not read" in told
+    assert "dev: 2 rows are longer than max_length allows: 42 tokens were not read" in told
     told.clear()
     windows = {"max_length": 16, "overlap": 4}
     finetuned("classify", parent, data, tmp_path / "w", dev=data, settings=windows)
@@ -122,6 +122,91 @@ def test_how_right_answers_are_named_may_change_once_it_is_trained(parent, tmp_p
     assert judged.evaluation.rows == 2
     with pytest.raises(UserError, match="'B' is none of 2"):
         api.evaluate(api.EvaluateRecipe(**recipe))
+
+
+ASKED = {
+    "classify": ({"text": "late", "text_pair": "lost", "label": "a"}, "text_pair", "--text-pair"),
+    "choice": (
+        {"context": "late", "question": "lost", "options": ["order", "the"], "answer": "the"},
+        "question",
+        "--question",
+    ),
+}
+
+
+@pytest.mark.parametrize("task", ASKED)
+@pytest.mark.parametrize("own", [True, False])
+def test_what_training_rows_were_asked_with_is_missed_wherever_it_lacks(
+    task, own, parent, tmp_path
+):
+    row, field, flag = ASKED[task]
+    column = field if own else "second"
+    columns = {} if own else {field: column}
+    whole = {column if name == field else name: value for name, value in row.items()}
+    data = written(tmp_path / "rows.jsonl", {**whole, column: None}, whole)
+    settings = {"max_length": 48, "option_length": 16, "overlap": 4} if task == "choice" else {}
+    if task == "classify":
+        data = written(data, {**whole, column: None}, whole, {**whole, "label": "b"})
+    given = {"columns": columns, "settings": settings}
+    made = finetuned(task, parent, data, tmp_path / "run", dev=data, **given)
+    short = {name: value for name, value in whole.items() if name != column}
+    for lacking in (short, {**short, f"{column}x": "lost"}):
+        other = written(tmp_path / "short.jsonl", lacking, whole)
+        message = f"short.jsonl has no column '{column}' for '{field}'.*{flag} COLUMN.*write null"
+        with pytest.raises(UserError, match=message):
+            api.evaluate(api.EvaluateRecipe(model=made.bundle, data=other, device="cpu"))
+        with pytest.raises(UserError, match=message):
+            out = tmp_path / "out.jsonl"
+            recipe = {"model": made.bundle, "data": other, "out": out, "device": "cpu"}
+            api.predict(api.PredictRecipe(**recipe))
+        with pytest.raises(UserError, match=message):
+            finetuned(task, parent, data, tmp_path / "again", dev=other, **given)
+    assert not (tmp_path / "out.jsonl").exists() and not (tmp_path / "again").exists()
+    null = written(tmp_path / "null.jsonl", {**whole, column: None}, whole)
+    assert api.evaluate(api.EvaluateRecipe(model=made.bundle, data=null, device="cpu"))
+
+
+def test_a_model_beside_another_is_asked_with_what_its_own_rows_had(parent, tmp_path):
+    whole = {"text": "late", "text_pair": "lost", "label": "a"}
+    short = [{"text": "late", "label": "a"}, {"text": "lost", "label": "b"}]
+    pairs = written(tmp_path / "pairs.jsonl", whole, {**whole, "label": "b"})
+    single = written(tmp_path / "single.jsonl", *short)
+    made = [
+        finetuned("classify", parent, data, tmp_path / data.stem, dev=data).bundle
+        for data in (single, pairs)
+    ]
+    recipe = {"model": made[0], "data": single, "device": "cpu", "out": tmp_path / "report"}
+    assert api.evaluate(api.EvaluateRecipe(**recipe))
+    with pytest.raises(UserError, match=r"single\.jsonl has no column 'text_pair'"):
+        api.evaluate(api.EvaluateRecipe(**recipe, beside=[made[1]]))
+
+
+def test_sentence_vectors_of_pairs_are_had_of_single_texts_too(parent, tmp_path):
+    pair = {"text": "late", "text_pair": "lost", "score": 0.5}
+    data = written(tmp_path / "pairs.jsonl", pair, {**pair, "score": 1.0})
+    made = finetuned("embed", parent, data, tmp_path / "run", dev=data)
+    texts = written(tmp_path / "texts.jsonl", {"text": "late"})
+    recipe = {"model": made.bundle, "data": texts, "out": tmp_path / "o.jsonl", "device": "cpu"}
+    assert api.predict(api.PredictRecipe(**recipe)).rows == 1
+
+
+def test_a_small_dev_set_is_called_rough_where_only_some_of_it_is_written_out(
+    parent, tmp_path, told
+):
+    data = written(tmp_path / "rows.jsonl", *[{"source": "late", "target": "lost"}] * 3)
+    finetuned("seq2seq", parent, data, tmp_path / "run", dev=data, settings={"sampled": 2})
+    assert [line for line in told if line.startswith("dev has only 3 rows: take its numbers")]
+
+
+def test_rows_without_classes_are_not_held_out_of_each_class(parent, tmp_path, told):
+    texts = [{"source": f"late {n}", "target": "lost"} for n in range(20)]
+    data = written(tmp_path / "rows.jsonl", *texts)
+    finetuned("seq2seq", parent, data, tmp_path / "run", dev_share=0.3)
+    rows = [{"text": f"late {n}", "label": "ab"[n % 2]} for n in range(20)]
+    classes = written(tmp_path / "classes.jsonl", *rows)
+    finetuned("classify", parent, classes, tmp_path / "other", dev_share=0.3)
+    held = [line for line in told if line.startswith("no dev file")]
+    assert ["each class" in line for line in held] == [False, True]
 
 
 def test_a_blank_that_cannot_be_filled_is_named_by_its_row_in_the_file(parent, tmp_path):

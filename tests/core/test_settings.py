@@ -1,7 +1,7 @@
 """Laws of settings, registries, records and errors: names are checked, the nearest is suggested."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import Field
@@ -51,6 +51,55 @@ def test_missing_and_impossible_values_are_named():
     assert "'name' is missing" in explained({})
     assert "inner.rate = -1" in explained({"name": "x", "inner": {"rate": -1}})
     assert "count = 'many'" in explained({"name": "x", "count": "many"})
+
+
+class Span(Settings):
+    """What a person writes as an object."""
+
+    start: int
+    kind: str | None = None
+
+
+class Shapes(Settings):
+    """A value of every form."""
+
+    text: str = ""
+    either: str | list[str] | None = None
+    span: Span | None = None
+    spans: list[Span] = []
+    table: dict[str, Span] = {}
+    numbers: list[Annotated[int, Field(ge=0)]] = []
+    part: int | Literal["all", "none"] = 0
+    yes: bool = True
+    where: Path | None = None
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"text": ["a"]}, "text = ['a']: should be a text"),
+        ({"either": {"a": 1}}, "either = {'a': 1}: should be a text, or a list such as [\"…\"]"),
+        ({"either": [1]}, 'either = [1]: should be a text, or a list such as ["…"]'),
+        ({"span": "x"}, "span = 'x': should be an object such as {\"start\": 0}"),
+        ({"span": {"start": "x"}}, "span.start = 'x': should be a whole number"),
+        ({"span": {"start": 0, "kimd": 1}}, "unknown key 'span.kimd'; did you mean 'kind'?"),
+        ({"spans": {}}, 'spans = {}: should be a list such as [{"start": 0}]'),
+        ({"spans": [0]}, 'spans.0 = 0: should be an object such as {"start": 0}'),
+        ({"spans": [{"end": 0}]}, "unknown key 'spans.0.end' (choices: start, kind)"),
+        ({"table": {"a": 1}}, 'table.a = 1: should be an object such as {"start": 0}'),
+        ({"table": 1}, 'table = 1: should be an object such as {"…": {"start": 0}}'),
+        ({"numbers": ["x"]}, "numbers.0 = 'x': should be a whole number"),
+        ({"numbers": [1.5]}, "numbers.0 = 1.5: should be a whole number"),
+        ({"part": "some"}, "part = 'some': should be a whole number, or 'all' or 'none'"),
+        ({"yes": "perhaps"}, "yes = 'perhaps': should be true or false"),
+        ({"where": 1}, "where = 1: should be path"),
+        ({"text": ["a" * 500]}, f"text = ['{'a' * 98}…: should be a text"),
+    ],
+)
+def test_a_value_of_another_form_is_told_the_one_it_should_have(values, words):
+    with pytest.raises(UserError) as refusal:
+        validated(Shapes, values, "row 1")
+    assert str(refusal.value).startswith(f"row 1: {words}")
 
 
 @pytest.mark.parametrize("number", ["inf", "nan", "-inf"])

@@ -109,6 +109,14 @@ def test_damage_is_named_with_file_and_line(tmp_path, content, words):
         rows(tmp_path / "a.conll")
 
 
+@pytest.mark.parametrize("comment", ["# train", "#\tdev set 2", "# id = 7"])
+@pytest.mark.parametrize("before", ["", "a\tO\n", "a\tO\n\n"])
+def test_a_comment_is_passed_over_wherever_it_stands(tmp_path, comment, before):
+    (tmp_path / "a.conll").write_text(f"{before}{comment}\nb\tO\n#\tB-X\n", "utf-8")
+    texts = [row["tokens"] for row in rows(tmp_path / "a.conll")]
+    assert [unit for text in texts for unit in text] == ["a"] * bool(before) + ["b", "#"]
+
+
 def test_texts_are_read_as_they_are_asked_for(tmp_path):
     path = tmp_path / "a.conll"
     path.write_text("a O\n\nb O\n\nc\n", "utf-8")

@@ -215,8 +215,10 @@ def test_a_field_over_pythons_limit_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.csv", 'a,b\n"x" y,1\n', "row 2.*doubled"),
-        ("a.csv", 'a,b\n1,2\n"never closed,1\nmore,2\n', "row 3.*doubled"),
+        ("a.csv", 'a,b\n"x" y,1\n', "row 2: a field goes on.*doubled"),
+        ("a.csv", 'a,b\n1,2\n"never closed,1\nmore,2\n', "row 3: a quote is opened.*doubled"),
+        ("a.csv", "a,b\r1,2\r3,4\r", "row 1: a carriage return.*line feeds"),
+        ("a.csv", "a,b\n1,2\r3,4\n", "row 2: a carriage return.*line feeds"),
         ("a.csv", "a,b\n1,2\n1,2,3\n", "row 3 has 3 fields, the first row has 2"),
         ("a.csv", "a,a\n1,2\n", "two columns are called 'a'"),
         ("a.jsonl", '{"a": 1}\n{"a": \n', "row 2 is not JSON"),

@@ -143,8 +143,8 @@ def test_an_answer_is_named_as_is_said(form, answer, place):
     ("form", "answer", "message"),
     [
         ("text", "refund", r"answer 'refund' is none of 4 \(choices: 'order', 'late', '1', 'late'"),
-        ("text", "late", "answer 'late' is there 2 times, .*--answer-form 0 or 1"),
-        ("text", "2", "answer '2' is none of 4 .*say what the first is called: --answer-form 0, 1"),
+        ("text", "late", "answer 'late' is there 2 times, .*with 0 or 1 as answer_form"),
+        ("text", "2", "answer '2' is none of 4 .*say so: answer_form can be 0, 1 or A"),
         ("0", "4", "answer '4' names none of 4, which are called 0 to 3; .*choices: text, 0, 1, A"),
         ("1", "0", "answer '0' names none of 4, which are called 1 to 4"),
         ("A", "E", "answer 'E' names none of 4, which are called A to D"),

@@ -1,6 +1,7 @@
 """Judge a model on labelled examples, in numbers and in a report."""
 
 import os
+from collections import ChainMap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -90,7 +91,7 @@ def evaluate(recipe: EvaluateRecipe) -> Evaluated:
             _target(other, example, name if len(parts) > 1 else "")
 
     numbers: list[int] = []
-    columns = trained_columns(recipe.model)
+    columns = dict(ChainMap(*(trained_columns(model) for model in models)))
     examples = labelled_examples(recipe.data, task, recipe, check, columns, numbers.append)
     report.refuse(task, examples, [f"{recipe.data}, row {number}" for number in numbers])
     plain = [] if recipe.baseline is None else [_plain(recipe, task, examples, columns)]

@@ -110,6 +110,7 @@ def _finetune(recipe: FinetuneRecipe, team: Team) -> Finetuned:
     for name, limit in draft.limits.items():
         check_window(parent, limit, name)
     train = labelled_examples(recipe.data, draft, recipe)
+    recipe = _asking(recipe, draft, train)
     train, dev = (train, []) if recipe.dev else _held_out(draft, train, recipe.dev_share)
     train = _enlarged(draft, train, recipe.train.seed)
     labels = _labels(draft, train, parent, recipe.data)
@@ -147,6 +148,14 @@ def _finetune(recipe: FinetuneRecipe, team: Team) -> Finetuned:
     say("dev: " + ", ".join(f"{name} {value:.4f}" for name, value in dev_numbers.items()))
     say(f"model → {run.bundle}")
     return Finetuned(bundle=run.bundle, dev=dev_numbers, cost=took(fitted.cursor))
+
+
+def _asking(recipe: FinetuneRecipe, task: Task, train: list[Any]) -> FinetuneRecipe:
+    """The recipe with the columns of what rows to learn from were asked with, so that a file
+    without them is not taken for one of another kind."""
+    had = [f for f in sorted(task.asked_with) if any(getattr(row, f) is not None for row in train)]
+    columns = {field: recipe.columns.get(field, field) for field in had}
+    return recipe.model_copy(update={"columns": {**recipe.columns, **columns}})
 
 
 def _say_shared(task: Task, train: list[Any], dev: list[Any]) -> None:
@@ -216,7 +225,7 @@ class _Outcome:
     def _calibrate(self, live: Model) -> tuple[Engine, Items[Any], Items[list[Part]]]:
         engine = Engine(live, self.task, self.tokenizer)
         if self.task.sampled is not None:
-            return engine, [], []
+            return engine, self.dev, []
         examples, parts = zip(*engine.parts(self.dev), strict=True)
         self.task.calibration = self.task.as_set(self.task.calibrate(examples, parts))
         return engine, examples, parts
@@ -236,9 +245,10 @@ def _losses(task: Task) -> list[str]:
 def _held_out(task: Task, examples: list[Any], share: float) -> tuple[list[Any], list[Any]]:
     """The examples to learn from, and those to judge on; says how many."""
     kept, dev = hold_out(examples, share, key=task.key, label=task.stratum)
+    alike = ", of each class alike" if len({task.stratum(row) for row in examples}) > 1 else ""
     say(
         f"no dev file: {len(dev):,} of {counted(len(examples), 'row', 'rows')} held out by a hash "
-        "of their text, of each class alike; give --dev FILE to choose them yourself"
+        f"of their text{alike}; give --dev FILE to choose them yourself"
     )
     return kept, dev
 
@@ -280,9 +290,10 @@ def _groups(task: Task, examples: list[Any], tokenizer: Tokenizer, of: str = "")
     groups = [Group(i, sequences, task.target(example)) for i, (example, sequences) in pairs]
     cut = [sum(s.truncated for s in sequences) for sequences in features]
     if any(cut):
+        rows, tokens = sum(n > 0 for n in cut), counted(sum(cut), "token", "tokens")
         say(
-            f"{of}{counted(sum(n > 0 for n in cut), 'row', 'rows')} of {len(cut):,} too long: "
-            f"{counted(sum(cut), 'token', 'tokens')} lost; raise {limits_of(task)} to keep more"
+            f"{of}{counted(rows, 'row', 'rows')} of {len(cut):,} too long: {tokens} lost; raise "
+            f"{limits_of(task, '--')} to keep more"
         )
     return groups
 

@@ -1,6 +1,6 @@
 """The labelled rows that training learns from, and judging is done by."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +24,11 @@ class Form(Protocol):
     def skip_empty(self) -> bool: ...
 
 
+def asked_with(task: Task, columns: Mapping[str, str]) -> frozenset[str]:
+    """Fields that a file must have because training rows had them, whose columns these are."""
+    return task.asked_with & columns.keys()
+
+
 def labelled_examples(
     path: Path,
     task: Task,
@@ -34,9 +39,11 @@ def labelled_examples(
 ) -> list[Any]:
     """The Examples of a file; raises UserError naming the first row without an answer.
 
-    `columns` are what the form's go before; `check` may refuse an Example, as the task's `target`
-    does where a label was never seen; `seen` is told the number of each row.
+    `columns` are those of the training rows, which the form's go before; `check` may refuse an
+    Example, as the task's `target` does where a label was never seen; `seen` is told the number of
+    each row.
     """
+    columns = columns or {}
 
     def learnable(example: Any) -> None:
         task.check(example)
@@ -47,9 +54,9 @@ def labelled_examples(
             path,
             task.Example,
             form.columns,
-            remembered=columns or {},
+            remembered=columns,
             # where there is but one field to answer in, its column must be there
-            needed=task.answers if len(task.answers) == 1 else (),
+            needed=(task.answers if len(task.answers) == 1 else set()) | asked_with(task, columns),
             encoding=form.encoding,
             format=form.format,
             empty="skip" if form.skip_empty else "refuse",

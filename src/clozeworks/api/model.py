@@ -177,6 +177,7 @@ def say_cut(engine: Engine, of: str = "") -> None:
         say(f"{of}{rows} longer than {limits_of(engine.task)} allows: {tokens} not read")
 
 
-def limits_of(task: Task) -> str:
-    """The flags of the settings by which texts are cut."""
-    return " or ".join(f"--{name.replace('_', '-')}" for name in task.cut_by or task.limits)
+def limits_of(task: Task, prefix: str = "") -> str:
+    """The settings by which texts are cut, or, with the prefix --, their flags."""
+    names = task.cut_by or task.limits
+    return " or ".join(prefix + (name.replace("_", "-") if prefix else name) for name in names)

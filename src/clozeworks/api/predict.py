@@ -11,6 +11,7 @@ from math import isfinite
 from pathlib import Path
 from typing import IO, Any
 
+from clozeworks.api.labelled import asked_with
 from clozeworks.api.model import load, say_cut, trained_columns
 from clozeworks.api.vectors import Vector, write_vectors
 from clozeworks.core.config import Settings
@@ -140,11 +141,13 @@ def _answered(recipe: PredictRecipe, engine: Engine) -> Iterator[tuple[int, Row,
     answers = engine.task.answers
     last = deque[tuple[int, int]](maxlen=WINDOW)  # as many as are read ahead
     read = count(1)
+    columns = trained_columns(recipe.model)
     examples = read_examples(
         recipe.data,
         engine.task.Example,
         {field: column for field, column in recipe.columns.items() if field not in answers},
-        remembered=trained_columns(recipe.model),
+        remembered=columns,
+        needed=asked_with(engine.task, columns),
         encoding=recipe.encoding,
         format=recipe.format,
         empty="keep" if recipe.keep_empty else "refuse",

@@ -1,15 +1,16 @@
 """Settings: frozen typed classes whose field docstrings are the help; one TOML file is a recipe."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args, get_origin
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from clozeworks.core.errors import UserError, suggestion
 from clozeworks.core.files import existing, explained
+from clozeworks.core.forms import form_of, forms, is_model
 
 
 class Settings(BaseModel):
@@ -40,6 +41,8 @@ class Settings(BaseModel):
 
 
 S = TypeVar("S", bound=BaseModel)
+SHOWN = 100
+"""Characters of a wrong value that are shown."""
 
 
 def validated(kind: type[S], values: Mapping[str, Any], source: str) -> S:
@@ -57,27 +60,41 @@ def _explanation(kind: type[BaseModel], error: ValidationError) -> str:
     path = [str(part) for part in first["loc"]]
     name = ".".join(path) or "the whole"
     if first["type"] == "extra_forbidden":
-        known = _fields_at(kind, path[:-1])
+        holder = next(filter(is_model, forms(_followed(kind, first["loc"][:-1])[1])), None)
+        known = [] if holder is None else list(holder.model_fields)
         return f"unknown key {name!r}{suggestion(path[-1], known)}"
     if first["type"] == "missing":
         return f"{name!r} is missing"
     if first["type"] == "value_error":
         return f"{name}: {first['ctx']['error']}" if path else str(first["ctx"]["error"])
-    return f"{name} = {first['input']!r}: {first['msg'].lower()}"
+    steps, wanted = _followed(kind, first["loc"])
+    given = repr(first["input"])
+    given = given if len(given) <= SHOWN else given[:SHOWN] + "…"
+    if first["type"].endswith(("_type", "_parsing", "_from_float")) and wanted:
+        return f"{'.'.join(steps)} = {given}: should be {form_of(wanted)}"
+    return f"{name} = {given}: {first['msg'].lower()}"
 
 
-def _fields_at(kind: type[BaseModel], path: list[str]) -> list[str]:
+def _followed(kind: type[BaseModel], path: Sequence[str | int]) -> tuple[list[str], Any]:
+    """How far a path leads, and what is to stand there; the name of one of several forms, which
+    pydantic's paths hold too, is no step."""
+    at: Any = kind
+    steps: list[str] = []
     for part in path:
-        if part.isdecimal():  # a place in a list, whose items are what the list is of
-            continue
-        annotation = kind.model_fields[part].annotation if part in kind.model_fields else None
-        options = [annotation, *get_args(annotation)]
-        options += [inner for option in options for inner in get_args(option)]
-        models = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
-        if not models:
-            return []
-        kind = models[0]
-    return list(kind.model_fields)
+        inner = next((found for one in forms(at) if (found := _inside(one, part))), None)
+        at = inner or at
+        steps += [str(part)] if inner else []
+    return steps, at
+
+
+def _inside(form: Any, part: str | int) -> Any:
+    """What stands in a form under a name or a number; None where nothing does."""
+    if is_model(form):
+        field = form.model_fields.get(str(part))
+        return None if field is None else field.annotation
+    if (get_origin(form), type(part)) in ((list, int), (dict, str)):
+        return get_args(form)[-1]
+    return None
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:

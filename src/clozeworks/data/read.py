@@ -57,9 +57,11 @@ def read_examples(
         if wanted is None:
             wanted = _wanted(kind, columns, remembered, row)
             for field, column in wanted.items():
-                must = kind.model_fields[field].is_required() or field in (*columns, *needed)
+                required = kind.model_fields[field].is_required()
+                must = required or field in (*columns, *needed)
                 if must and column not in row:
-                    raise UserError(_missing(field, column, row, str(path)))
+                    other = "" if required or source.cells else "; in a row without one, write null"
+                    raise UserError(_missing(field, column, row, str(path)) + other)
             wanted = {f: column for f, column in wanted.items() if f not in without}
             for fields in filter(None, (kind.either, one_of)):
                 _check_one_of(fields, wanted, row, str(path))

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence as Items
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -163,15 +163,17 @@ Naming = Literal["text", "0", "1", "A"]
 """How an alternative is named: by its text, its number from 0 or from 1, or its letter."""
 
 
-def place_of(name: str, among: Items[str], naming: Naming, flag: str) -> int:
+def place_of(
+    name: str, among: Items[str], naming: Naming, setting: str, more: Items[str] = ()
+) -> int:
     """The number of the alternative that `name` names, from 0.
 
-    Raises UserError where it names none, or several; `flag` is the setting that says how they are
-    named.
+    Raises UserError where it names none, or several; `setting` says how they are named, by `more`
+    ways too than the usual ones.
     """
     name = name.strip()
     if naming == "text":
-        return _place_of_text(name, among, flag)
+        return _place_of_text(name, among, setting, more)
     last = len(among) - 1
     if naming == "A":
         letter = name.upper()  # which may be two: ß is SS
@@ -183,22 +185,23 @@ def place_of(name: str, among: Items[str], naming: Naming, flag: str) -> int:
     if not 0 <= place <= last:
         raise UserError(
             f"{name!r} names none of {last + 1}, which are called {ends[0]} to {ends[1]}; correct "
-            f"it, or choose another {flag} (choices: text, 0, 1, A)"
+            f"it, or choose another {setting} (choices: {', '.join((*get_args(Naming), *more))})"
         )
     return place
 
 
-def _place_of_text(name: str, among: Items[str], flag: str) -> int:
+def _place_of_text(name: str, among: Items[str], setting: str, more: Items[str]) -> int:
     places = [i for i, text in enumerate(among) if text.strip() == name]
     if len(places) == 1:
         return places[0]
     if places:
         raise UserError(
             f"{name!r} is there {len(places)} times, so that it does not say which is meant; give "
-            f"its number, with {flag} 0 or 1 for where counting begins"
+            f"its number, with 0 or 1 as {setting} for where counting begins"
         )
     shown = ", ".join(map(repr, among[:5])) + (", …" if len(among) > 5 else "")
     hint = ""
     if name.isdecimal() or len(name) == 1:
-        hint = f"; if it is a number or a letter, say what the first is called: {flag} 0, 1 or A"
+        ways = ", ".join(("0", "1", *more))
+        hint = f"; if it is a number or a letter, say so: {setting} can be {ways} or A"
     raise UserError(f"{name!r} is none of {len(among)} (choices: {shown}){hint}")

@@ -72,6 +72,9 @@ class Task(ABC):
     """What public classes call its head, where that is not its own name."""
     answers: ClassVar[frozenset[str]] = frozenset({"label"})
     """Fields of its Examples that hold what it is to predict."""
+    asked_with: ClassVar[frozenset[str]] = frozenset()
+    """Optional fields of its Examples that change what is asked: where rows to learn from had one,
+    files to judge by and to predict must have it too."""
     from_shards: ClassVar[bool] = False
     """Whether its training data is a prepared corpus instead of Examples."""
     sequences_each: int = 1

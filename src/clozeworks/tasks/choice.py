@@ -71,6 +71,7 @@ class Choice(Scored):
     """Choose which of several options answers a question about a text."""
 
     name = "choice"
+    asked_with = frozenset({"question"})
     Config, Example, Answer = ChoiceConfig, ChoiceExample, ChoicePrediction
     cut_by = ("option_length",)
     free = frozenset({"answer_form"})
@@ -116,7 +117,7 @@ class Choice(Scored):
             return -1
         try:
             form = self.config.answer_form
-            return place_of(example.answer, example.options, form, "--answer-form")
+            return place_of(example.answer, example.options, form, "answer_form")
         except UserError as error:
             raise UserError(f"answer {error}") from error
 

@@ -112,6 +112,7 @@ class Classify(Task):
     """Give texts or pairs of texts a class, any number of labels, or a number."""
 
     name = "classify"
+    asked_with = frozenset({"text_pair"})
     Config, Example, Answer = ClassifyConfig, ClassifyExample, Prediction
     pooled = True
     free = frozenset({"separator", "threshold"})

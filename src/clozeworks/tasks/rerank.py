@@ -137,7 +137,7 @@ class Rerank(Scored):
 
     def target(self, example: RerankExample) -> Floats:
         """The grade of each candidate, [n] fp64: 0 is not relevant, and a name counts as 1."""
-        grades = np.zeros(len(example.candidates))
+        grades, texts = np.zeros(len(example.candidates)), example.candidates
         given = example.relevant
         names = [given] if isinstance(given, str) else given or []
         try:
@@ -145,7 +145,7 @@ class Rerank(Scored):
                 return _grades(names, len(grades)) if given is not None else grades
             for name in names:
                 form = self.config.relevant_form
-                grades[place_of(name, example.candidates, form, "--relevant-form")] = 1
+                grades[place_of(name, texts, form, "relevant_form", ("grades",))] = 1
         except UserError as error:
             raise UserError(f"relevant: {error}") from error
         return grades

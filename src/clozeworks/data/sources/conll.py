@@ -29,7 +29,8 @@ class Conll:
 
         The first column is the unit, the last its tag; of a file with one column `tags` is left
         out. The row number is the line of the text's first unit. -DOCSTART- lines and comments
-        (lines that begin with # and have not as many columns as the others) are passed over.
+        (lines that begin with # and end in no tag, or have not as many columns as the others) are
+        passed over.
         """
         columns: int | None = None
         first, held = 0, list[list[str]]()
@@ -71,9 +72,8 @@ def _cells(line: str) -> list[str]:
 def _is_comment(cells: list[str], columns: int | None) -> bool:
     if not cells[0].startswith("#"):
         return False
-    if columns is None:
-        return len(cells) > 1 and not _TAG.fullmatch(cells[-1])
-    return len(cells) != columns
+    untagged = len(cells) > 1 and not _TAG.fullmatch(cells[-1])
+    return untagged or len(cells) != (columns or len(cells))
 
 
 def _row(held: list[list[str]]) -> dict[str, Any]:

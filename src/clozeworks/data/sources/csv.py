@@ -17,6 +17,16 @@ FIELD_LIMIT = 64_000_000
 """Characters of one field; more means a quote that is opened and never closed."""
 REMEDY = "a text that holds the separator must stand in quotes"
 """What to do about a row of more fields than there are columns."""
+UNREADABLE = {
+    "new-line character": "a carriage return stands outside quotes; write the file again with "
+    "line feeds at the ends of its lines, and texts of several lines in quotes",
+    "unexpected end": 'a quote is opened and never closed; a quote inside a field is doubled ("")',
+    "field larger": "a field has over 64 million characters, as where a quote is never closed; a "
+    'quote inside a field is doubled ("")',
+    "": "a field goes on after its closing quote; a field that holds quotes must stand in quotes, "
+    'each quote inside it doubled ("")',
+}
+"""What is wrong and what to do about it, by a part of what Python's reader says."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +60,8 @@ class Csv:
                         yield at, keyed(names, held, f"{self.path}, row {at}", REMEDY)
                     bare.clear()
         except csv.Error as error:
-            raise UserError(
-                f"{self.path}, row {number + 1}: {error}; a field that holds quotes must stand in "
-                'quotes, each quote inside it doubled ("")'
-            ) from error
+            why = next(said for part, said in UNREADABLE.items() if part in str(error))
+            raise UserError(f"{self.path}, row {number + 1}: {why}") from error
 
     def _records(self) -> Iterator[list[str]]:
         lines = read_lines(self.path, self.encoding)
