@@ -162,6 +162,7 @@ def test_choices_are_offered():
     with pytest.raises(UserError, match=r"task 'mml' is not known; did you mean 'mlm'\?"):
         choose("mml", ["mlm", "nsp"], "task")
     assert nearest("zzz", ["mlm"]) is None
+    assert nearest("q2", ["q1x", "Q2"]) == "Q2"
     assert suggestion("x", []) == " (choices: none)"
     assert "… (30 in all)" in suggestion("x", [f"choice {i}" for i in range(30)])
 

@@ -12,9 +12,10 @@ class UserError(ValueError):
 
 
 def nearest(value: str, choices: Iterable[str]) -> str | None:
-    """The choice most like `value`, or None when none is near enough to suggest."""
-    found = get_close_matches(value, list(choices), n=1, cutoff=0.6)
-    return found[0] if found else None
+    """The choice most like `value`, capitals aside, or None when none is near enough to suggest."""
+    folded = {choice.casefold(): choice for choice in choices}
+    found = get_close_matches(value.casefold(), list(folded), n=1, cutoff=0.6)
+    return folded[found[0]] if found else None
 
 
 def choose(value: str, choices: Iterable[str], what: str) -> str:
