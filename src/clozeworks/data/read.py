@@ -57,11 +57,9 @@ def read_examples(
         if wanted is None:
             wanted = _wanted(kind, columns, remembered, row)
             for field, column in wanted.items():
-                required = kind.model_fields[field].is_required()
-                must = required or field in (*columns, *needed)
+                must = kind.model_fields[field].is_required() or field in (*columns, *needed)
                 if must and column not in row:
-                    other = "" if required or source.cells else "; in a row without one, write null"
-                    raise UserError(_missing(field, column, row, str(path)) + other)
+                    raise UserError(_missing(field, column, row, str(path)))
             wanted = {f: column for f, column in wanted.items() if f not in without}
             for fields in filter(None, (kind.either, one_of)):
                 _check_one_of(fields, wanted, row, str(path))
