@@ -181,6 +181,73 @@ def test_a_model_beside_another_is_asked_with_what_its_own_rows_had(parent, tmp_
         api.evaluate(api.EvaluateRecipe(**recipe, beside=[made[1]]))
 
 
+def test_rows_without_what_others_were_asked_with_are_counted(parent, tmp_path, told):
+    whole = {"text": "late", "text_pair": "lost", "label": "a"}
+    rows = [whole, {**whole, "label": "b"}, {**whole, "text_pair": None}]
+    data = written(tmp_path / "rows.jsonl", *rows)
+    finetuned("classify", parent, data, tmp_path / "run", dev=data)
+    assert "1 row has no text_pair, which others have" in told
+    told.clear()
+    finetuned("classify", parent, written(data, *rows[:2]), tmp_path / "other", dev=data)
+    assert not [line for line in told if "which others have" in line]
+
+
+def test_judging_any_number_of_labels_needs_a_label_somewhere(parent, tmp_path):
+    rows = [{"text": "late", "label": ["a"]}, {"text": "lost", "label": ["b", "a"]}]
+    data = written(tmp_path / "rows.jsonl", *rows)
+    made = finetuned("classify", parent, data, tmp_path / "r", dev=data, settings={"kind": "multi"})
+    none = written(tmp_path / "none.jsonl", *({**row, "label": []} for row in rows))
+    with pytest.raises(UserError, match=r"none.jsonl, row 1 and all others have no label.*--label"):
+        api.evaluate(api.EvaluateRecipe(model=made.bundle, data=none, device="cpu"))
+    some = written(tmp_path / "some.jsonl", {**rows[0], "label": []}, rows[1])
+    assert api.evaluate(api.EvaluateRecipe(model=made.bundle, data=some, device="cpu"))
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "common", "differs"),
+    [
+        (
+            "choice",
+            {"context": "late", "options": ["a", "b", "c"], "answer": "1"},
+            {"max_length": 48, "overlap": 4, "option_length": 16},
+            ({"answer_form": "0"}, {"answer_form": "1"}),
+        ),
+        (
+            "rerank",
+            {"query": "late", "candidates": ["a", "b", "c"], "relevant": "1"},
+            {"max_length": 48, "overlap": 4, "query_length": 16},
+            ({"relevant_form": "0"}, {"relevant_form": "1"}),
+        ),
+        (
+            "relation",
+            {
+                "text": "late lost",
+                "subject": {"start": 0, "end": 4},
+                "object": {"start": 5, "end": 9},
+                "label": "Z",
+            },
+            {},
+            ({"no_relation": "Z"}, {}),
+        ),
+    ],
+)
+def test_models_with_other_right_answers_are_not_judged_beside_each_other(
+    task, row, common, differs, parent, tmp_path
+):
+    rows = [row, {**row, "label": "Y"}] if task == "relation" else [row]
+    data = written(tmp_path / "rows.jsonl", *rows)
+    made = [
+        finetuned(task, parent, data, tmp_path / f"r{n}", dev=data, settings={**common, **one})
+        for n, one in enumerate(differs)
+    ]
+    recipe = {"model": made[0].bundle, "data": data, "device": "cpu"}
+    with pytest.raises(UserError, match=r"r1 was trained for .* and r0 for .*the same question"):
+        api.evaluate(api.EvaluateRecipe(**recipe, beside=[made[1].bundle]))
+    for name, value in differs[1].items():  # what may change once a model is trained
+        given = {**recipe, "settings": {name: value}, "out": tmp_path / "report"}
+        assert api.evaluate(api.EvaluateRecipe(**given, beside=[made[1].bundle]))
+
+
 def test_sentence_vectors_of_pairs_are_had_of_single_texts_too(parent, tmp_path):
     pair = {"text": "late", "text_pair": "lost", "score": 0.5}
     data = written(tmp_path / "pairs.jsonl", pair, {**pair, "score": 1.0})

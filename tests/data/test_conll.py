@@ -117,6 +117,13 @@ def test_a_comment_is_passed_over_wherever_it_stands(tmp_path, comment, before):
     assert [unit for text in texts for unit in text] == ["a"] * bool(before) + ["b", "#"]
 
 
+@pytest.mark.parametrize("tag", ["S", "NN", "B-X", "O"])
+def test_units_that_begin_with_the_comments_sign_are_units(tmp_path, tag):
+    lines = [f"我\t{tag}", f"#\t{tag}", f"#话题\t{tag}", f"好\t{tag}"]
+    (tmp_path / "a.conll").write_text("\n".join(lines) + "\n", "utf-8")
+    assert [row["tokens"] for row in rows(tmp_path / "a.conll")] == [["我", "#", "#话题", "好"]]
+
+
 def test_texts_are_read_as_they_are_asked_for(tmp_path):
     path = tmp_path / "a.conll"
     path.write_text("a O\n\nb O\n\nc\n", "utf-8")

@@ -1,5 +1,7 @@
 """Laws of reading Examples: columns by name, labels as written, nothing dropped unsaid."""
 
+import csv
+import io
 import json
 import math
 
@@ -10,6 +12,8 @@ from clozeworks.core.errors import UserError
 from clozeworks.core.records import Example
 from clozeworks.data.read import read_examples
 from clozeworks.tasks.classify import ClassifyExample
+from clozeworks.tasks.qa import QaExample
+from clozeworks.tasks.seq2seq import Seq2SeqExample
 from clozeworks.tasks.tag import TagExample
 
 
@@ -28,6 +32,12 @@ def written(tmp_path, *rows):
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return path
+
+
+def as_csv_rows(cells):
+    out = io.StringIO()
+    csv.writer(out).writerows(cells)
+    return out.getvalue()
 
 
 def test_columns_are_chosen_by_name_and_others_passed_over(tmp_path):
@@ -167,9 +177,40 @@ def test_an_unknown_key_within_a_list_is_named_with_those_there_are(tmp_path):
 @pytest.mark.parametrize("text", ["[1, 2, 3]", '["x"]', "[]", "[null]", "[2019] a year"])
 def test_text_that_looks_like_a_list_is_text_where_lists_can_be_written(tmp_path, text):
     path = tmp_path / "rows.jsonl"
-    path.write_text(json.dumps({"text": "a", "label": text}) + "\n", "utf-8")
-    (row,) = read_examples(path, ClassifyExample, {})
-    assert row.label == text
+    path.write_text(json.dumps({"source": "a", "target": text}) + "\n", "utf-8")
+    (row,) = read_examples(path, Seq2SeqExample, {})
+    assert row.target == text
+
+
+@pytest.mark.parametrize("text", ['["x"]', "['x', 'y']", "[]", "[ ]"])
+def test_a_list_written_as_text_is_no_label(tmp_path, text):
+    path = tmp_path / "rows.jsonl"
+    for label in (text, [text]):
+        path.write_text(json.dumps({"text": "a", "label": label}) + "\n", "utf-8")
+        with pytest.raises(UserError, match=r"row 1: label: .* is a list written as text"):
+            list(read_examples(path, ClassifyExample, {}))
+
+
+@pytest.mark.parametrize("hot", [[1, 0, 1], [0.0, 0.0], [True, True, False], ["1", "0", "0"]])
+def test_a_number_for_every_label_is_no_list_of_labels(tmp_path, hot):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"text": "a", "label": hot}) + "\n", "utf-8")
+    with pytest.raises(UserError, match="has a 0 or 1 for each label; give the names"):
+        list(read_examples(path, ClassifyExample, {}))
+    path.write_text('{"text": "a", "label": ["0", "1"]}\n{"text": "b", "label": 1}\n', "utf-8")
+    assert [row.label for row in read_examples(path, ClassifyExample, {})] == [["0", "1"], "1"]
+
+
+def test_cells_as_pandas_writes_lists_and_objects_are_read_as_such(tmp_path):
+    path = tmp_path / "rows.csv"
+    cells = [["text", "label"], ["a", "['x', \"it's\"]"], ["b", "[]"], ["c", "[2019] a year"]]
+    path.write_text(as_csv_rows(cells), "utf-8")
+    found = [row.label for row in read_examples(path, ClassifyExample, {})]
+    assert found == [["x", "it's"], [], "[2019] a year"]
+    answers = {"text": ["b"], "answer_start": [1]}
+    path.write_text(as_csv_rows([["context", "question", "answers"], ["ab", "q", answers]]))
+    (row,) = read_examples(path, QaExample, {})
+    assert row.answers is not None and row.answers.model_dump() == answers
 
 
 def test_an_empty_cell_of_a_workbook_holds_no_labels_as_that_of_a_table_does(tmp_path):

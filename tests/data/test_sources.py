@@ -182,6 +182,18 @@ def test_what_can_be_read_but_once_is_refused(tmp_path):
         rows(tmp_path / "a.jsonl")
 
 
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_ends_of_lines_within_a_cell_stay_as_they_are(tmp_path, name, encoding):
+    path, split = tmp_path / name, "\t" if name == "t.tsv" else ","
+    cells = ["a\r\nb", "c\nd\r\n\r\n"]
+    for end in ("\n", "\r\n"):
+        text = f'x{split}y{end}"{cells[0]}"{split}"{cells[1]}"{end}'
+        path.write_text(text, encoding, newline="")
+        (row,) = (row for _, row in open_source(path, encoding=encoding).rows())
+        assert list(row.values()) == cells
+
+
 def test_csv_row_numbers_are_a_spreadsheets(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text('a,b\n"x\ny",1\nz,2\n', "utf-8")

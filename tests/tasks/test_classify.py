@@ -354,8 +354,14 @@ def test_an_empty_level_and_equal_signs_are_refused():
         task = classifier(levels="##")
         with pytest.raises(UserError, match="has an empty level"):
             task.check(task.Example(text="x", label=label))
+    for label in ("a > b", "a> b", "a >b"):
+        with pytest.raises(UserError, match=r"has white space beside '>'.*--levels ' > '"):
+            classifier(levels=">").check(task.Example(text="x", label=label))
+    classifier(levels=" > ").check(task.Example(text="x", label="a > b"))
     with pytest.raises(UserError, match="levels and separator are both"):
         classifier(levels="|")
+    with pytest.raises(UserError, match="separator is between several labels; give --kind multi"):
+        classifier(separator=";")
 
 
 @pytest.mark.parametrize(

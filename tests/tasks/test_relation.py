@@ -16,6 +16,7 @@ from clozeworks.core.errors import UserError
 from clozeworks.data.batches import Group, pack
 from clozeworks.inference.engine import Engine
 from clozeworks.interop.huggingface import own_tensors, write_bundle
+from clozeworks.tasks._entities import Entity
 from clozeworks.tasks.base import Draw
 from clozeworks.text.marked import Stretch, _kept, around, mark, marks_of
 from clozeworks.text.tokenizer import SPECIAL, Tokenizer
@@ -229,6 +230,16 @@ def rows_of_one_text(task, pairs, tokens=("a", "b", "c", "d", "e")):
         )
         for a, b, label in pairs
     ]
+
+
+def test_white_space_around_a_type_makes_no_other_type():
+    span = {"start": 0, "end": 1}
+    kind = make_task().Example
+    labels = [kind(text="a", subject=span, object=span, label=x).label for x in ("Z ", " Z", " ")]
+    assert labels == ["Z", "Z", None]
+    assert Entity(start=0, end=1, label="A ").label == "A"
+    with pytest.raises(ValueError, match="at least 1 character"):
+        Entity(start=0, end=1, label=" ")
 
 
 @settings(deadline=None)

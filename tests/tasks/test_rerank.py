@@ -172,6 +172,7 @@ def test_what_is_relevant_is_named_as_is_said(form, relevant, grades):
     [
         ("text", ["order"], "relevant: 'order' is none of 6"),
         ("0", ["6"], "relevant: '6' names none of 6, which are called 0 to 5"),
+        ("0", ["0", "1", "0"], "relevant: '0' is there twice; .* choose grades as relevant_form"),
         ("grades", ["1", "0"], "relevant: 2 grades for 6 candidates"),
         ("grades", ["1", "x", "0", "0", "0", "0"], "relevant: grade 'x' is no number"),
         ("grades", ["-1", "0", "0", "0", "0", "0"], "must be finite and not below 0"),

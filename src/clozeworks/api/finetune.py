@@ -155,6 +155,9 @@ def _asking(recipe: FinetuneRecipe, task: Task, train: list[Any]) -> FinetuneRec
     without them is not taken for one of another kind."""
     had = [f for f in sorted(task.asked_with) if any(getattr(row, f) is not None for row in train)]
     columns = {field: recipe.columns.get(field, field) for field in had}
+    for field in had:
+        if lacking := sum(getattr(row, field) is None for row in train):
+            say(f"{counted(lacking, 'row has', 'rows have')} no {field}, which others have")
     return recipe.model_copy(update={"columns": {**recipe.columns, **columns}})
 
 

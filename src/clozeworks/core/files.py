@@ -77,9 +77,11 @@ def open_binary(path: str | Path) -> IO[bytes]:
 
 
 def read_lines(
-    path: str | Path, encoding: str = "utf-8", remedy: str | None = None
+    path: str | Path, encoding: str = "utf-8", remedy: str | None = None, *, ends: bool = False
 ) -> Iterator[str]:
     """Yield the lines of a text file without their line ends, a byte-order mark removed.
+
+    With `ends` as they are, which counts where a text goes on over several lines.
 
     Raises UserError with the byte position where the bytes are not `encoding`, or where a NUL shows
     that the file is not text (or is UTF-16: give `encoding="utf-16"`). The error says to do
@@ -87,8 +89,14 @@ def read_lines(
     """
     path = Path(path)
     if encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32")):
-        yield from _wide_lines(path, encoding)
-        return
+        lines = _wide_lines(path, encoding)
+    else:
+        lines = _narrow_lines(path, encoding, remedy)
+    yield from lines if ends else (line.rstrip("\r\n") for line in lines)
+
+
+def _narrow_lines(path: Path, encoding: str, remedy: str | None) -> Iterator[str]:
+    """Lines of an encoding in which a line end is one byte."""
     position = 0
     with open_binary(path) as raw:
         for data in sound_lines(raw, path):
@@ -99,9 +107,12 @@ def read_lines(
 def _wide_lines(path: Path, encoding: str) -> Iterator[str]:
     """Lines of an encoding in which a line end is more than one byte."""
     try:
-        with open_binary(path) as raw, io.TextIOWrapper(raw, encoding=encoding) as text:
+        with (
+            open_binary(path) as raw,
+            io.TextIOWrapper(raw, encoding=encoding, newline="\n") as text,
+        ):
             for number, line in enumerate(sound_lines(text, path)):
-                yield (line if number else line.removeprefix(MARK)).rstrip("\r\n")
+                yield line if number else line.removeprefix(MARK)
     except UnicodeError as error:
         raise UserError(f"{path} is not {encoding}: {error}") from error
     except LookupError as error:
@@ -133,7 +144,7 @@ def _decoded(line: bytes, path: Path, position: int, encoding: str, remedy: str 
         raise UserError(f"{path} cannot be read as {encoding!r}: {error}") from error
     except LookupError as error:
         raise _unknown(encoding) from error
-    return (text if position else text.removeprefix(MARK)).rstrip("\r\n")
+    return text if position else text.removeprefix(MARK)
 
 
 def _likelier(line: bytes, encoding: str) -> str:

@@ -1,6 +1,7 @@
 """From a data file's rows to Examples: columns chosen by name, values checked, nothing dropped."""
 
 import json
+from ast import literal_eval
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import date
 from math import isnan
@@ -162,11 +163,19 @@ def _list(value: Any, cell: bool) -> Any:
 
 
 def _json(text: str) -> Any:
-    """What a table's cell holds where text is not wanted: JSON, or nothing."""
+    """What a table's cell holds where text is not wanted: JSON, or nothing.
+
+    A list or an object may also stand there as Python shows it, which is how pandas writes them.
+    """
     try:
         return json.loads(text) if text.strip() else None
     except ValueError:
+        pass
+    try:
+        found = literal_eval(text.strip()) if text.strip()[0] in "[{" else text
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text  # refused as what it is
+    return found if isinstance(found, list | dict) else text
 
 
 def _written(value: Any) -> Any:

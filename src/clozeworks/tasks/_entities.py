@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from clozeworks.core.errors import UserError
 from clozeworks.core.records import Example, Ints, Prediction, Record
@@ -18,11 +18,16 @@ class Entity(Record):
     end: int
     """One past its last."""
     label: str = Field(min_length=1)
-    """Its type."""
+    """Its type, without white space around it."""
     text: str | None = None
     """Its characters; where given, they must stand there."""
     confidence: float | None = None
     """How sure a model was of it; not learned from."""
+
+    @field_validator("label", mode="before")
+    @classmethod
+    def _bare(cls, label: object) -> object:
+        return label.strip() if isinstance(label, str) else label
 
 
 class TagExample(Example):

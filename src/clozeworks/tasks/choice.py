@@ -79,6 +79,10 @@ class Choice(Scored):
     moving_first = True
     config: ChoiceConfig
 
+    @property
+    def question(self) -> str:
+        return f"{self.name!r} with answer_form {self.config.answer_form!r}"
+
     # === Data ===
 
     def features(

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from clozeworks.core.bundle import Calibration
@@ -17,7 +17,7 @@ from clozeworks.data.batches import Batch, Group
 from clozeworks.metrics.calibrate import TARGET
 from clozeworks.model.heads import AnyEncoder, Model
 from clozeworks.tasks._answers import ANSWERS, Array
-from clozeworks.tasks._labels import single_label
+from clozeworks.tasks._labels import names_alone, single_label
 from clozeworks.tasks._predictions import (
     ClassifyPrediction,
     LabelsPrediction,
@@ -92,6 +92,8 @@ class ClassifyConfig(Settings):
             )
         if self.overlap is None and self.join != "mean":
             raise ValueError("join is about windows; give --overlap, too")
+        if self.kind != "multi" and self.separator != type(self).model_fields["separator"].default:
+            raise ValueError("separator is between several labels; give --kind multi, too")
         if self.levels and self.levels == self.separator:
             raise ValueError(f"levels and separator are both {self.levels!r}; choose another")
         return self
@@ -106,6 +108,8 @@ class ClassifyExample(Example):
     """A second text, where the class is of the pair."""
     label: str | list[str] | None = None
     """The class, the labels, or the number; not needed to predict."""
+
+    _names = field_validator("label")(names_alone)
 
 
 class Classify(Task):

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from clozeworks.core.bundle import Calibration
@@ -81,7 +81,12 @@ class RelationExample(Example):
     object: Mention
     """The second, e2."""
     label: str | None = None
-    """The relation; not needed to predict."""
+    """The relation, without white space around it; not needed to predict."""
+
+    @field_validator("label")
+    @classmethod
+    def _bare(cls, label: str | None) -> str | None:
+        return None if label is None else label.strip() or None
 
 
 class RelationPrediction(Prediction):
@@ -136,6 +141,11 @@ class Relation(Task):
         """The pieces around spans, where no text has them."""
         known = self.vocabulary
         return [known.pieces[i] for i in self._marks if i in known.special]
+
+    @property
+    def question(self) -> str:
+        none = self.config.no_relation
+        return f"{self.name!r} with {f'no_relation {none!r}' if none else 'no label for none'}"
 
     # === Data ===
 

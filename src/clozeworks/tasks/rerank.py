@@ -97,6 +97,10 @@ class Rerank(Scored):
     answers = frozenset({"relevant"})
     config: RerankConfig
 
+    @property
+    def question(self) -> str:
+        return f"{self.name!r} with relevant_form {self.config.relevant_form!r}"
+
     # === Data ===
 
     def features(
@@ -145,7 +149,13 @@ class Rerank(Scored):
                 return _grades(names, len(grades)) if given is not None else grades
             for name in names:
                 form = self.config.relevant_form
-                grades[place_of(name, texts, form, "relevant_form", ("grades",))] = 1
+                place = place_of(name, texts, form, "relevant_form", ("grades",))
+                if grades[place] and form != "text":
+                    raise UserError(
+                        f"{name!r} is there twice; name a candidate once, or, where there is a "
+                        "number for each, choose grades as relevant_form"
+                    )
+                grades[place] = 1
         except UserError as error:
             raise UserError(f"relevant: {error}") from error
         return grades

@@ -11,7 +11,7 @@ from clozeworks.core.files import read_lines
 from clozeworks.data.sources.base import Row
 
 _SPACES = re.compile(r"[ \t]+")  # other spaces may be units of their own, such as U+3000
-_TAG = re.compile(r"O|[BIESMLUW]-\S+")
+_TAG = re.compile(r"O|[BIESMLUW](-\S+)?")
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,11 @@ class Conll:
 
         The first column is the unit, the last its tag; of a file with one column `tags` is left
         out. The row number is the line of the text's first unit. -DOCSTART- lines and comments
-        (lines that begin with # and end in no tag, or have not as many columns as the others) are
-        passed over.
+        (lines that begin with # and have not as many columns as the others; or, where others end in
+        a tag, a # by itself and words that do not) are passed over.
         """
         columns: int | None = None
+        tagged = False
         first, held = 0, list[list[str]]()
         for number, line in enumerate(read_lines(self.path, self.encoding), 1):
             cells = _cells(line)
@@ -41,9 +42,10 @@ class Conll:
                     yield first, _row(held)
                 held = []
                 continue
-            if _is_comment(cells, columns):
+            if _is_comment(cells, columns, tagged):
                 continue
-            columns = columns or len(cells)
+            if columns is None:
+                columns, tagged = len(cells), len(cells) > 1 and bool(_TAG.fullmatch(cells[-1]))
             if len(cells) != columns:
                 raise self._uneven(number, cells, columns)
             first = first if held else number
@@ -69,11 +71,13 @@ def _cells(line: str) -> list[str]:
     return [cells[0] or " ", *cells[1:]]
 
 
-def _is_comment(cells: list[str], columns: int | None) -> bool:
+def _is_comment(cells: list[str], columns: int | None, tagged: bool) -> bool:
     if not cells[0].startswith("#"):
         return False
     untagged = len(cells) > 1 and not _TAG.fullmatch(cells[-1])
-    return untagged or len(cells) != (columns or len(cells))
+    if columns is None:
+        return untagged
+    return len(cells) != columns or (tagged and untagged and cells[0] == "#")
 
 
 def _row(held: list[list[str]]) -> dict[str, Any]:

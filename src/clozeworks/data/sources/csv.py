@@ -64,7 +64,7 @@ class Csv:
             raise UserError(f"{self.path}, row {number + 1}: {why}") from error
 
     def _records(self) -> Iterator[list[str]]:
-        lines = read_lines(self.path, self.encoding)
+        lines = read_lines(self.path, self.encoding, ends=True)
         first = next(lines, None)
         if first is None:
             return iter(())
@@ -73,7 +73,7 @@ class Csv:
         lines = chain([first], lines)
         if delimiter == "\t":
             return _tabbed(lines, first.count("\t"))
-        return csv.reader((f"{line}\n" for line in lines), delimiter=delimiter, strict=True)
+        return csv.reader(lines, delimiter=delimiter, strict=True)
 
     def _delimiter(self, first: str) -> str:
         """A tab by the file's name; else what separates the column names most often."""
@@ -109,7 +109,8 @@ def _tabbed(lines: Iterator[str], tabs: int) -> Iterator[list[str]]:
             if cells is not None and (len(cells) > tabs or line.count("\t") != tabs):
                 yield cells
                 continue
-        yield line.split("\t") if line else []
+        bare = line.rstrip("\r\n")
+        yield bare.split("\t") if bare else []
         waiting.extendleft(reversed(held[1:]))
 
 
@@ -120,7 +121,7 @@ def _next(waiting: deque[str], lines: Iterator[str]) -> str | None:
 def _unquoted(lines: list[str]) -> list[str] | None:
     """The fields of the lines read as quoted ones, or None if they are not exactly one record."""
     try:
-        parsed = list(csv.reader([f"{line}\n" for line in lines], delimiter="\t", strict=True))
+        parsed = list(csv.reader(lines, delimiter="\t", strict=True))
     except csv.Error:
         return None
     return parsed[0] if len(parsed) == 1 else None

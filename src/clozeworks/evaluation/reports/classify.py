@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from clozeworks.core.errors import UserError
 from clozeworks.evaluation.classify import Evaluation, judge
 from clozeworks.evaluation.classify_sections import classify_sections
 from clozeworks.evaluation.compare import Judged
@@ -26,6 +29,15 @@ from clozeworks.tasks.classify import ClassifyConfig, ClassifyExample
 
 class Classify(Report):
     """How well classes, labels or numbers were guessed, and where not."""
+
+    def refuse(
+        self, task: Task, examples: Sequence[ClassifyExample], places: Sequence[str]
+    ) -> None:
+        """Of any number of labels: some row must have one."""
+        assert isinstance(task.config, ClassifyConfig)
+        if task.config.kind != "multi" or any(np.any(task.target(row)) for row in examples):
+            return
+        raise UserError(f"{places[0]} and all others have no label; name the column with --label")
 
     def judge(
         self, task: Task, predictions: Sequence[Any], examples: Sequence[ClassifyExample], name: str
