@@ -1,7 +1,8 @@
 """Clozeworks: from raw text to your own BERT in service."""
 
-import importlib
 import os
+from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -18,9 +19,15 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """The verbs and their recipes, imported when first used: torch takes seconds to load."""
-    for source in ("clozeworks.api", "clozeworks.showcase"):
-        module = importlib.import_module(source)
-        if name in module.__all__:
-            return getattr(module, name)
+    """The package's parts, and the verbs and their recipes, imported when first used.
+
+    torch takes seconds to load, and `from clozeworks import cli` asks here first.
+    """
+    if not name.startswith("_"):
+        if find_spec(f"{__name__}.{name}"):
+            return import_module(f"{__name__}.{name}")
+        for source in ("clozeworks.api", "clozeworks.showcase"):
+            module = import_module(source)
+            if name in module.__all__:
+                return getattr(module, name)
     raise AttributeError(f"module 'clozeworks' has no attribute {name!r}")

@@ -6,6 +6,7 @@ from importlib import import_module
 import pytest
 
 from clozeworks import api
+from clozeworks.api import model
 from clozeworks.core.bundle import Card
 from clozeworks.core.errors import UserError
 from clozeworks.interop.huggingface import write_bundle
@@ -179,6 +180,52 @@ def test_a_model_beside_another_is_asked_with_what_its_own_rows_had(parent, tmp_
     assert api.evaluate(api.EvaluateRecipe(**recipe))
     with pytest.raises(UserError, match=r"single\.jsonl has no column 'text_pair'"):
         api.evaluate(api.EvaluateRecipe(**recipe, beside=[made[1]]))
+
+
+def test_a_column_that_training_rows_had_not_is_not_read_unless_it_is_named(parent, tmp_path):
+    short = [{"text": "late", "label": "a"}, {"text": "lost", "label": "b"}]
+    data = written(tmp_path / "short.jsonl", *short)
+    more = written(tmp_path / "more.jsonl", *({**row, "text_pair": "refund"} for row in short))
+
+    def said(name, rows, **columns):
+        recipe = {"model": made.bundle, "data": rows, "out": tmp_path / f"{name}.jsonl"}
+        api.predict(api.PredictRecipe(**recipe, columns=columns, scores=True, device="cpu"))
+        return [json.loads(line)["prediction"] for line in recipe["out"].open()]
+
+    made = finetuned("classify", parent, data, tmp_path / "run", dev=more)
+    assert finetuned("classify", parent, data, tmp_path / "same", dev=data).dev == made.dev
+    alone, beside = said("alone", data), said("beside", more)
+    assert alone == beside != said("named", more, text_pair="text_pair")
+    judged = {
+        path.name: api.evaluate(api.EvaluateRecipe(model=made.bundle, data=path, device="cpu"))
+        for path in (data, more)
+    }
+    assert judged["short.jsonl"].evaluation.metrics == judged["more.jsonl"].evaluation.metrics
+
+
+def test_of_a_folder_from_elsewhere_every_column_is_read(parent, tmp_path):
+    whole = {"text": "late", "text_pair": "lost", "label": "a"}
+    data = written(tmp_path / "rows.jsonl", whole, {**whole, "label": "b"})
+    made = finetuned("classify", parent, data, tmp_path / "run", dev=data)
+    task = make_task("classify")
+    assert model.learned_without(made.bundle, task) == frozenset()
+    assert model.learned_without(parent, task) == frozenset()
+
+
+def test_rows_held_out_and_rows_to_judge_by_are_not_both_asked_for(parent, tmp_path):
+    data = written(tmp_path / "rows.jsonl", {"text": "late", "label": "a"})
+    with pytest.raises(ValueError, match=r"dev_share 0\.2 is of rows held out"):
+        finetuned("classify", parent, data, tmp_path / "run", dev=data, dev_share=0.2)
+
+
+def test_scores_are_asked_of_what_has_some(parent, tmp_path):
+    row = {"text": "refund me", "entities": [{"start": 0, "end": 6, "label": "name"}]}
+    data = written(tmp_path / "rows.jsonl", row)
+    made = finetuned("tag", parent, data, tmp_path / "run", dev=data)
+    recipe = {"model": made.bundle, "data": data, "out": tmp_path / "out.jsonl", "device": "cpu"}
+    with pytest.raises(UserError, match=r"--scores: .* 'tag', whose predictions have none"):
+        api.predict(api.PredictRecipe(**recipe, scores=True))
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_rows_without_what_others_were_asked_with_are_counted(parent, tmp_path, told):

@@ -316,3 +316,10 @@ def test_what_is_not_squad_is_refused(tmp_path, text, message):
     (tmp_path / "dev.json").write_text(text, "utf-8")
     with pytest.raises(UserError, match=message):
         rows(tmp_path / "dev.json", format="squad")
+
+
+def test_lines_of_text_may_end_in_a_carriage_return_alone(tmp_path):
+    path = tmp_path / "old.txt"
+    path.write_bytes("早上好\rlate\r\nlost\r\rme".encode())
+    rows = list(open_source(path).rows())
+    assert rows == [(n, {"text": t}) for n, t in enumerate(["早上好", "late", "lost", "", "me"], 1)]

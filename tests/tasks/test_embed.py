@@ -361,6 +361,8 @@ def test_rows_that_say_half_or_two_things_are_refused(fields, message):
         ([{}], {"objective": "contrastive"}, "needs a positive .--positive. in every row"),
         ([{"positive": "a"}], {"objective": "cosent"}, "needs a score .*in every row; 'my'"),
         ([{"text_pair": "b", "score": 1}] * 2, {}, "every score is 1, so that nothing"),
+        ([{"text_pair": "b", "score": 1}], {"symmetric": True}, "the objective is cosent"),
+        ([{"positive": "a"}], {"score_range": [0, 1]}, "score_range is of cosine, and"),
     ],
 )
 def test_rows_that_do_not_fit_the_objective_are_refused(rows, given, message):

@@ -219,6 +219,22 @@ def test_rules_that_part_words_at_spaces_are_told_where_most_answers_are_chinese
     assert all(line.startswith(f"{chinese} of 4 answers on dev hold Chinese") for line in said)
 
 
+def test_answers_that_are_too_long_to_be_given_are_counted():
+    task = tasks.create("qa", {"answer_length": 2}, VOCABULARY)
+    context = "refund the order"
+    answers = {n: context[: len(" ".join(context.split()[:n]))] for n in (1, 2, 3)}
+    rows = [
+        task.Example(question="late", context=context, answers={"text": [t], "answer_start": [at]})
+        for t, at in [*((text, 0) for text in answers.values()), ("elsewhere", -1)]
+    ]
+    task.look_over(groups_from(task, rows))
+    assert task.too_long == 1
+    assert "1 answer to learn from have over 2 tokens" in " ".join(task.remarks(rows, []))
+    longer = tasks.create("qa", {"answer_length": 3}, VOCABULARY)
+    longer.look_over(groups_from(longer, rows))
+    assert longer.too_long == 0
+
+
 def test_the_folder_opens_in_transformers_with_the_same_logits(tmp_path):
     task = make_task("qa")
     model = make_model(task)

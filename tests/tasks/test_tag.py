@@ -288,6 +288,17 @@ def test_of_two_entities_in_one_word_the_first_is_learned_and_the_other_counted(
     assert "1 entities share a word with another" in task.remarks([], [])[1]
 
 
+def test_entities_that_hold_no_word_are_counted():
+    task = make_task("tag")
+    entities = [{"start": 0, "end": 6, "label": "name"}, {"start": 6, "end": 7, "label": "place"}]
+    row = task.Example(text="refund me", entities=entities)
+    (sequences,) = task.features([row], TOKENIZER)
+    task.look_over([Group(0, sequences, task.target(row))])
+    assert task.remarks([], [])[0] == (
+        "1 entities hold no word, such as white space alone, and were left out"
+    )
+
+
 @pytest.mark.parametrize("text", ["cafe\u0301 lamp", "Nguye\u0302\u0303n", "la\u00admp in"])
 def test_marks_that_normalisation_takes_away_belong_to_their_word(text):
     (sequence,) = windowed(text, None, TOKENIZER, 128, 2)

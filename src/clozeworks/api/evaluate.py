@@ -9,13 +9,12 @@ from typing import Any, Literal
 from pydantic import SerializeAsAny
 
 from clozeworks.api.labelled import labelled_examples
-from clozeworks.api.model import load, say_cut, trained_columns
+from clozeworks.api.model import learned_without, load, say_cut, trained_columns
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
 from clozeworks.core.log import Meter, counted, say
 from clozeworks.data.sources.base import PACKED
 from clozeworks.data.split import hold_out
-from clozeworks.evaluation.baseline import Baseline
 from clozeworks.evaluation.classify import judge
 from clozeworks.evaluation.compare import Judged, Marked, Unread, differences, numbered
 from clozeworks.evaluation.report import saying_unread, write_json, write_report
@@ -92,9 +91,10 @@ def evaluate(recipe: EvaluateRecipe) -> Evaluated:
 
     numbers: list[int] = []
     columns = dict(ChainMap(*(trained_columns(model) for model in models)))
-    examples = labelled_examples(recipe.data, task, recipe, check, columns, numbers.append)
+    lacked = frozenset.intersection(*(learned_without(model, task) for model in models))
+    examples = labelled_examples(recipe.data, task, recipe, check, columns, lacked, numbers.append)
     report.refuse(task, examples, [f"{recipe.data}, row {number}" for number in numbers])
-    plain = [] if recipe.baseline is None else [_plain(recipe, task, examples, columns)]
+    plain = [] if recipe.baseline is None else [_plain(recipe, task, examples, columns, lacked)]
     found = [judged(e, report, examples, name) for e, name in zip(engines, names, strict=True)]
     evaluation, *beside = (numbered(one, numbers) for one in (*found, *plain))
     sections = report.sections([evaluation, *beside], recipe.language)
@@ -121,7 +121,11 @@ def _target(task: Task, example: Any, name: str) -> None:
 
 
 def _plain(
-    recipe: EvaluateRecipe, task: Task, examples: list[Any], columns: dict[str, str]
+    recipe: EvaluateRecipe,
+    task: Task,
+    examples: list[Any],
+    columns: dict[str, str],
+    lacked: frozenset[str],
 ) -> Judged:
     """The baseline, judged; some of its rows choose its strength, and it does not learn from them.
 
@@ -133,7 +137,9 @@ def _plain(
             "--baseline: TF-IDF with logistic regression gives a text one class, and this model "
             f"was trained for {task.question}; leave it out"
         )
-    rows = labelled_examples(recipe.baseline, task, recipe, task.target, columns)
+    from clozeworks.evaluation.baseline import Baseline  # and scikit-learn with it
+
+    rows = labelled_examples(recipe.baseline, task, recipe, task.target, columns, lacked)
     told = {task.key(row) for row in rows}
     if shared := sum(task.key(example) in told for example in examples):
         say(f"{shared:,} of the rows judged are among the baseline's own: its numbers flatter it")

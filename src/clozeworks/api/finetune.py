@@ -5,9 +5,9 @@ from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from clozeworks import tasks
 from clozeworks.api.labelled import labelled_examples
@@ -76,6 +76,16 @@ class FinetuneRecipe(Settings):
     device: str = "auto"
     """Where to compute: cpu, cuda, or auto for a GPU if there is one."""
 
+    @model_validator(mode="after")
+    def _dev_or_a_share(self) -> Self:
+        usual = type(self).model_fields["dev_share"].default
+        if self.dev is not None and self.dev_share != usual:
+            raise ValueError(
+                f"dev_share {self.dev_share:g} is of rows held out, and none are where there are "
+                "dev rows; leave out one of the two"
+            )
+        return self
+
 
 class Finetuned(Settings):
     """What the `finetune` verb made."""
@@ -116,7 +126,8 @@ def _finetune(recipe: FinetuneRecipe, team: Team) -> Finetuned:
     labels = _labels(draft, train, parent, recipe.data)
     task = tasks.create(recipe.task, settings, tokenizer.vocabulary, labels)
     if recipe.dev is not None:
-        dev = labelled_examples(recipe.dev, task, recipe, task.target)
+        lacked = task.asked_with.difference(recipe.columns)
+        dev = labelled_examples(recipe.dev, task, recipe, task.target, without=lacked)
         _say_shared(task, train, dev)
     groups = _groups(task, train, tokenizer)
     task.look_over(groups)

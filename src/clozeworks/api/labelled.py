@@ -1,6 +1,6 @@
 """The labelled rows that training learns from, and judging is done by."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,11 +35,13 @@ def labelled_examples(
     form: Form,
     check: Callable[[Any], object] = lambda example: None,
     columns: dict[str, str] | None = None,
+    without: Collection[str] = (),
     seen: Callable[[int], object] = lambda number: None,
 ) -> list[Any]:
     """The Examples of a file; raises UserError naming the first row without an answer.
 
-    `columns` are those of the training rows, which the form's go before; `check` may refuse an
+    `columns` are those of the training rows, which the form's go before, and fields in `without`,
+    which these had not, are left out where the form does not name them; `check` may refuse an
     Example, as the task's `target` does where a label was never seen; `seen` is told the number of
     each row.
     """
@@ -60,6 +62,7 @@ def labelled_examples(
             encoding=form.encoding,
             format=form.format,
             empty="skip" if form.skip_empty else "refuse",
+            without=set(without).difference(form.columns),
             one_of=() if task.unlabelled else task.answers,
             check=learnable,
             seen=seen,

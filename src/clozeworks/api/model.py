@@ -169,6 +169,18 @@ def trained_columns(model: Path) -> dict[str, str]:
     return columns
 
 
+def learned_without(model: Path, task: Task) -> frozenset[str]:
+    """Fields that a Bundle's training rows might have been asked with, and were not.
+
+    A column that happens to have such a name is not read. Of a folder from elsewhere it is not
+    known what it was asked with.
+    """
+    recipe = open_bundle(local(model)).card.provenance.recipe
+    if "columns" not in recipe:
+        return frozenset()
+    return task.asked_with.difference(trained_columns(model))
+
+
 def say_cut(engine: Engine, of: str = "") -> None:
     """Say of how many rows something was left out, if of any; `of` says whose."""
     if engine.cut_examples:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from clozeworks.api.labelled import asked_with
-from clozeworks.api.model import load, say_cut, trained_columns
+from clozeworks.api.model import learned_without, load, say_cut, trained_columns
 from clozeworks.api.vectors import Vector, write_vectors
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
@@ -51,7 +51,7 @@ class PredictRecipe(Settings):
     format: str | None = None
     """Form of the file, where its name does not tell it."""
     scores: bool = False
-    """Write the probability of every class too, where the predictions have them."""
+    """Write the probability of every class, or the score of every choice, too."""
     keep_empty: bool = False
     """Predict empty texts as they are, instead of stopping at the first."""
     settings: dict[str, str | int | float] = {}
@@ -86,6 +86,11 @@ def predict(recipe: PredictRecipe) -> Predicted:
     if recipe.out.resolve() == recipe.data.resolve():
         raise UserError(f"--out {recipe.out} is the file to predict; choose another name")
     engine = load(recipe.model, recipe.device, recipe.precision, recipe.settings)
+    if recipe.scores and "scores" not in engine.task.Answer.model_fields:
+        raise UserError(
+            f"--scores: {recipe.model} was trained for {engine.task.name!r}, whose predictions "
+            "have none; leave it out"
+        )
     apart = None if recipe.vectors is None else _vector_file(recipe.vectors, recipe.model, engine)
     rows = 0
     with ExitStack() as stack:
@@ -151,7 +156,7 @@ def _answered(recipe: PredictRecipe, engine: Engine) -> Iterator[tuple[int, Row,
         encoding=recipe.encoding,
         format=recipe.format,
         empty="keep" if recipe.keep_empty else "refuse",
-        without=answers,
+        without=answers | learned_without(recipe.model, engine.task).difference(recipe.columns),
         check=engine.task.readable,
         seen=lambda number: last.append((next(read), number)),
     )

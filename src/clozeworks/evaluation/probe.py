@@ -9,10 +9,6 @@ from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
@@ -134,6 +130,12 @@ class Probe:
         gold = self.classes[:cut]
         if len(np.unique(gold)) < 2 or not np.isfinite(rows).all():
             return float(np.mean(self.classes[cut:] == np.bincount(gold).argmax()))
+        # most runs have no probe, and scikit-learn takes a second and 70 MB
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
         regression = LogisticRegression(C=STRENGTH, max_iter=200, tol=1e-3)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # near enough for a glance

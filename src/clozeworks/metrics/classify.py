@@ -1,14 +1,12 @@
-"""How well one label per row was guessed: accuracy, averages, classes, confusions, ROC."""
+"""How well one label per row was guessed: accuracy, averages, classes, confusions, ROC.
+
+scikit-learn is imported where it counts: it takes a second and 70 MB, and every verb comes by here.
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import (
-    precision_recall_fscore_support,
-    roc_auc_score,
-    roc_curve,
-)
 
 from clozeworks.core.errors import UserError, suggestion
 from clozeworks.core.records import Ints, Record
@@ -134,6 +132,8 @@ def _confusion(right: Ints, guess: Ints, classes: int) -> list[list[int]]:
 
 
 def _averages(right: Ints, guess: Ints, average: str) -> Averages:
+    from sklearn.metrics import precision_recall_fscore_support
+
     precision, recall, f1, _ = precision_recall_fscore_support(
         right, guess, labels=np.union1d(right, guess), average=average, zero_division=0
     )
@@ -143,6 +143,8 @@ def _averages(right: Ints, guess: Ints, average: str) -> Averages:
 def _class_rows(
     right: Ints, guess: Ints, labels: Sequence[str], areas: list[float | None]
 ) -> list[ClassRow]:
+    from sklearn.metrics import precision_recall_fscore_support
+
     precision, recall, f1, gold = precision_recall_fscore_support(
         right, guess, labels=range(len(labels)), average=None, zero_division=0
     )
@@ -164,6 +166,8 @@ def _class_rows(
 def _areas(right: Ints, scores: Floats | None, classes: int) -> list[float | None]:
     if scores is None:
         return [None] * classes
+    from sklearn.metrics import roc_auc_score
+
     return [
         float(roc_auc_score(right == k, scores[:, k]))
         if 0 < np.count_nonzero(right == k) < len(right)
@@ -175,6 +179,8 @@ def _areas(right: Ints, scores: Floats | None, classes: int) -> list[float | Non
 def _roc(right: Ints, scores: Floats | None, labels: Sequence[str]) -> RocCurve | None:
     if scores is None or len(labels) != 2 or len(np.unique(right)) != 2:
         return None
+    from sklearn.metrics import roc_curve
+
     false, true, _ = roc_curve(right == 1, scores[:, 1])
     kept = thinned(false + true)
     return RocCurve(

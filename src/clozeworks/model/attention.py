@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.varlen import varlen_attn
 
 from clozeworks.model.band import attend_in_blocks, band_mask, banded
 from clozeworks.model.noise import Noise
@@ -258,6 +257,9 @@ def attend(qkv: Tensor, view: View, heads: int, drop: Drop) -> Tensor:
 
 def attend_end_to_end(qkv: Tensor, view: View, heads: int) -> Tensor:
     """The same, turned already, through `varlen_attn`: sequences as they lie, without rows."""
+    # it brings torch's compiler along: seconds and 75 MB, which a CPU has no use for
+    from torch.nn.attention.varlen import varlen_attn
+
     q, k, v = qkv.view(len(qkv), 3, heads, -1).unbind(1)
     bounds, longest = view.layout.bounds, view.layout.longest
     out = varlen_attn(q, k, v, bounds, bounds, longest, longest)

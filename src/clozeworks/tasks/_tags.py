@@ -77,8 +77,8 @@ class WordTags:
 
     def __init__(self, config: TagSettings, labels: Items[str]) -> None:
         self.config, self.labels = config, list(labels)
-        self.widened = self.shared = 0
-        """Training entities that begin or end inside a word; that share a word with another."""
+        self.widened = self.shared = self.lost = 0
+        """Training entities that begin or end inside a word; share one with another; hold none."""
         legal = np.ones((len(self.labels) + 1,) * 2, dtype=np.bool_)
         if config.enforce and self.labels:
             legal = legal_moves(self.labels, _scheme_of(self.labels))
@@ -102,8 +102,9 @@ class WordTags:
         for group in groups:
             units = {tuple(unit) for s in group.sequences for unit in units_in(s).tolist()}
             whole = np.array(sorted(units), dtype=np.int64).reshape(-1, 2)
-            _, widened, shared = self._fitted(group.target, whole)
+            _, widened, shared, lost = self._fitted(group.target, whole)
             self.widened, self.shared = self.widened + widened, self.shared + shared
+            self.lost += lost
 
     def calibrate(self, gold: Items[list[Span]], parts: Items[list[Part]]) -> Calibration:
         """Tags need no threshold: of all of a word's, the likeliest is taken."""
@@ -117,6 +118,10 @@ class WordTags:
                 f"{self.shared:,} entities share a word with another and were left out: a word "
                 "has one tag (--nested: as many as there are)"
             )
+        if self.lost:
+            said.append(
+                f"{self.lost:,} entities hold no word, such as white space alone, and were left out"
+            )
         return said
 
     def mark(self, batch: Batch, groups: Items[Group]) -> Batch:
@@ -126,26 +131,28 @@ class WordTags:
 
     def _gold(self, sequence: Sequence, entities: Any) -> Ints:
         """The tag of each unit of a window; of an entity that it cuts, the part that it shows."""
-        spans, _, _ = self._fitted(entities, units_in(sequence))
+        spans, *_ = self._fitted(entities, units_in(sequence))
         tags = tags_of(spans, len(units_in(sequence)), self.config.scheme)
         return np.array([self.labels.index(tag) for tag in tags], dtype=np.int64)
 
-    def _fitted(self, entities: Any, units: Ints) -> tuple[list[Span], int, int]:
-        """The entities as spans of units; how many were widened, and left out for want of a unit.
+    def _fitted(self, entities: Any, units: Ints) -> tuple[list[Span], int, int, int]:
+        """The entities as spans of units; how many were widened, or left out: shared and lost.
 
-        Of two that touch one unit the first has it.
+        Of two that touch one unit the first has it; one that touches none is lost.
         """
-        types, spans, widened, shared = types_of(self.labels), list[Span](), 0, 0
+        types, spans = types_of(self.labels), list[Span]()
+        widened = shared = lost = 0
         for start, end, kind in entities.tolist():
             found = units_of(Span(start, end, types[kind]), units)
             if found is None:
+                lost += 1
                 continue
             if spans and found.start < spans[-1].end:
                 shared += 1
                 continue
             widened += characters_of(found, units)[:2] != (start, end)
             spans.append(found)
-        return spans, widened, shared
+        return spans, widened, shared, lost
 
     def head(self, encoder: AnyEncoder) -> nn.Module:
         """A fresh head."""

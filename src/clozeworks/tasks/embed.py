@@ -181,12 +181,26 @@ class Embed(Task):
                     f"objective {objective} needs {what} in every row; {_short(stray.text)!r} has "
                     "none: add it, or leave --objective out"
                 )
+        self._check_settings(objective)
         if objective in ("cosent", "cosine") and len({e.score for e in examples}) == 1:
             raise UserError(
                 f"every score is {examples[0].score:g}, so that nothing is told apart; add rows "
                 "with other scores"
             )
         return []
+
+    def _check_settings(self, objective: Objective) -> None:
+        """Raise UserError for a setting that has no part in the objective."""
+        if self.config.symmetric and objective in ("cosent", "cosine"):
+            raise UserError(
+                f"symmetric is of contrastive and simcse, and the objective is {objective}; leave "
+                "it out"
+            )
+        if self.config.score_range is not None and objective != "cosine":
+            raise UserError(
+                f"score_range is of cosine, and the objective is {objective}; leave it out, or "
+                "choose --objective cosine"
+            )
 
     def target(self, example: EmbedExample) -> float:
         """The score, or NaN."""

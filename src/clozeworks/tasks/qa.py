@@ -14,16 +14,19 @@ from clozeworks.core.bundle import Calibration
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
 from clozeworks.core.log import counted
-from clozeworks.core.records import Example, Prediction, Record, Sequence
+from clozeworks.core.records import Sequence
 from clozeworks.data.batches import Batch, Group, bounds
 from clozeworks.metrics.qa import Rules, best_threshold, cmrc_score, qa_metrics, squad_score
 from clozeworks.model.heads import AnyEncoder, ClassHead, Model
 from clozeworks.model.losses import log_sums
+from clozeworks.tasks._questions import Candidate, QaExample, QaPrediction, texts_of
 from clozeworks.tasks.base import Draw, Output, Part, Task, few_rows
 from clozeworks.text.alphabet import is_chinese
 from clozeworks.text.tags import Span, units_of
 from clozeworks.text.tokenizer import Tokenizer
 from clozeworks.text.units import paired
+
+__all__ = ["Qa", "QaConfig", "QaExample", "QaPrediction"]
 
 KEPT = 20
 """Likeliest answers of a window that are held against those of the others."""
@@ -63,55 +66,6 @@ class QaConfig(Settings):
         return self
 
 
-class Answers(Record):
-    """The right answers, none where the text has none; in the form of SQuAD."""
-
-    text: list[str]
-    """Each as it stands in the text."""
-    answer_start: list[int]
-    """The first character of each, counted from 0; -1 where it does not stand there literally."""
-
-
-class QaExample(Example):
-    """A question, a text, and the answers."""
-
-    context: str
-    """The text in which the answer is looked for."""
-    question: str
-    """The question."""
-    answers: Answers | None = None
-    """The answers; not needed to predict."""
-
-
-class Candidate(Record):
-    """A stretch of the text that may be the answer."""
-
-    text: str
-    start: int
-    """Its first character."""
-    end: int
-    """One past its last."""
-    probability: float
-    """Among the KEPT likeliest and no answer."""
-
-
-class QaPrediction(Prediction):
-    """The answer to one question."""
-
-    answer: str | None
-    """As it stands in the text; None where it is not there."""
-    start: int | None
-    """Its first character."""
-    end: int | None
-    """One past its last."""
-    confidence: float
-    """The probability of what was answered."""
-    margin: float
-    """How much more no answer scores than the best one."""
-    candidates: list[Candidate]
-    """The likeliest answers, whether given or not, the first first."""
-
-
 class Qa(Task):
     """Find the answer to a question in a text, or that it is not there."""
 
@@ -122,6 +76,8 @@ class Qa(Task):
     answers = frozenset({"answers"})
     windows = True
     config: QaConfig
+    too_long = 0
+    """Answers to learn from that are too long to be given."""
 
     @property
     def question(self) -> str:
@@ -172,10 +128,11 @@ class Qa(Task):
         return np.array(rows, dtype=np.int64).reshape(-1, 2)
 
     def look_over(self, groups: Items[Group]) -> None:
-        """Where some questions have no answer, none may be given from the start.
+        """Count answers too long to be given; where some questions have none, none may be given.
 
         Until dev has said from which margin on, no answer competes with the best one as it is.
         """
+        self.too_long = sum(self._never_given(group) for group in groups)
         if any(not len(group.target) for group in groups):  # type: ignore[arg-type]  # as target
             self.calibration = Calibration(margin=0.0)
 
@@ -275,7 +232,7 @@ class Qa(Task):
 
     def calibrate(self, examples: Items[QaExample], parts: Items[list[Part]]) -> Calibration:
         """Up to which margin an answer is given; always, where every dev question has one."""
-        gold = [_texts(example) for example in examples]
+        gold = [texts_of(example) for example in examples]
         if all(gold):
             return Calibration()
         self.calibration = Calibration()
@@ -290,7 +247,7 @@ class Qa(Task):
         return calibration if margin is None else calibration.model_copy(update={"margin": margin})
 
     def remarks(self, examples: Items[QaExample], parts: Items[list[Part]]) -> list[str]:
-        rough = [*self._other_rules(examples), *few_rows(len(examples))]
+        rough = [*self._too_long(), *self._other_rules(examples), *few_rows(len(examples))]
         limit = self.calibration.margin
         if limit is None:
             return ["every dev question has an answer, so that one is always given", *rough]
@@ -303,9 +260,25 @@ class Qa(Task):
             *rough,
         ]
 
+    def _never_given(self, group: Group) -> bool:
+        """Whether an answer has a place, and no window holds one whole that may be given."""
+        places = [_place(sequence, group.target) for sequence in group.sequences]
+        given = any(last and last - first < self.config.answer_length for first, last in places)
+        return not given and any(_located(group.target))
+
+    def _too_long(self) -> list[str]:
+        """What `look_over` has counted."""
+        if not self.too_long:
+            return []
+        answers = counted(self.too_long, "answer", "answers")
+        return [
+            f"{answers} to learn from have over {self.config.answer_length} tokens, more than are "
+            "ever given (--answer-length, in predicting too), or no window holds them (--overlap)"
+        ]
+
     def _other_rules(self, examples: Items[QaExample]) -> list[str]:
         """A remark where rules that part words at spaces judge text that has none."""
-        gold = [text for example in examples for text in _texts(example)]
+        gold = [text for example in examples for text in texts_of(example)]
         chinese = sum(any(map(is_chinese, text)) for text in gold)
         if self.config.rules != "squad" or 2 * chinese <= len(gold):
             return []
@@ -321,12 +294,8 @@ class Qa(Task):
         if not examples:
             return {"f1": 0.0, "exact": 0.0}
         given = [p.answer or "" for p in predictions]
-        found = qa_metrics([_texts(e) for e in examples], given, self.config.rules)
+        found = qa_metrics([texts_of(e) for e in examples], given, self.config.rules)
         return {"f1": found.f1, "exact": found.exact}
-
-
-def _texts(example: QaExample) -> list[str]:
-    return [] if example.answers is None else example.answers.text
 
 
 def _place(sequence: Sequence, answers: Any) -> tuple[int, int]:

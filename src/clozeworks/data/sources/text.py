@@ -21,5 +21,8 @@ class Text:
 
     def rows(self) -> Iterator[Row]:
         """Every line, blank ones too; the row number is the line number."""
-        for number, line in enumerate(read_lines(self.path, self.encoding), 1):
+        lines = read_lines(self.path, self.encoding)
+        # a carriage return alone ended lines on old Macs, and still does in some exports
+        each = (part for line in lines for part in line.split("\r"))
+        for number, line in enumerate(each, 1):
             yield number, {"text": line}
