@@ -312,10 +312,13 @@ def _by_token(x: Tensor, layout: Layout) -> Tensor:
 
 
 def before_softmax(grad: Tensor, probs: Tensor) -> Tensor:
-    """The gradient before a softmax over the last dimension: of what it gave [.., C] → [.., C]."""
+    """The gradient before a softmax over the last dimension: of what it gave [.., C] → [.., C].
+
+    It takes the place of `grad`: a fresh square of tens of megabytes costs more than the kernel.
+    """
     if _PRIVATE is None:
-        return probs * (grad - (grad * probs).sum(-1, keepdim=True))
-    found: Tensor = _PRIVATE(grad, probs, -1, probs.dtype)
+        return grad.sub_((grad * probs).sum(-1, keepdim=True)).mul_(probs)
+    found: Tensor = _PRIVATE.out(grad, probs, -1, probs.dtype, grad_input=grad)
     return found
 
 

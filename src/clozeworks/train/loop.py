@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from clozeworks.core.config import Settings
+from clozeworks.core.heap import kept_heap
 from clozeworks.core.records import Ints
 from clozeworks.data.batches import Batch
 from clozeworks.data.order import Stream, Unit, cut
@@ -262,6 +263,11 @@ def train(learner: Learner, stream: Stream, cursor: Cursor) -> Iterator[Event]:
     The cursor is advanced before the event is yielded, so that it may be saved or left at any
     event. A step is a function of the weights, the seed and the cursor alone.
     """
+    with kept_heap():
+        yield from _steps(learner, stream, cursor)
+
+
+def _steps(learner: Learner, stream: Stream, cursor: Cursor) -> Iterator[Event]:
     schedule = schedule_of(learner.settings, cursor.total)
     gauge = Gauge(learner)
     source = ahead(partial(upcoming, learner, stream, replace(cursor)), learner.model.device)
