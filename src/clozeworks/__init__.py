@@ -23,7 +23,7 @@ def __getattr__(name: str) -> Any:
 
     torch takes seconds to load, and `from clozeworks import cli` asks here first.
     """
-    if not name.startswith("_"):
+    if name.isidentifier() and not name.startswith("_"):
         if find_spec(f"{__name__}.{name}"):
             return import_module(f"{__name__}.{name}")
         for source in ("clozeworks.api", "clozeworks.showcase"):

@@ -207,9 +207,27 @@ def test_of_a_folder_from_elsewhere_every_column_is_read(parent, tmp_path):
     whole = {"text": "late", "text_pair": "lost", "label": "a"}
     data = written(tmp_path / "rows.jsonl", whole, {**whole, "label": "b"})
     made = finetuned("classify", parent, data, tmp_path / "run", dev=data)
-    task = make_task("classify")
-    assert model.learned_without(made.bundle, task) == frozenset()
-    assert model.learned_without(parent, task) == frozenset()
+    assert model.learned_without(made.bundle) == model.learned_without(parent) == frozenset()
+
+
+def test_of_two_models_each_is_asked_what_it_learned_with(parent, tmp_path):
+    whole = {"text": "late", "text_pair": "refund the order", "label": "a"}
+    other = {"text": "lost", "text_pair": "late", "label": "b"}
+    pairs = written(tmp_path / "pairs.jsonl", whole, other)
+    alone = [{name: row[name] for name in ("text", "label")} for row in (whole, other)]
+    single = written(tmp_path / "single.jsonl", *alone)
+    made = [
+        finetuned("classify", parent, data, tmp_path / data.stem, dev=data).bundle
+        for data in (single, pairs)
+    ]
+    recipe = {"data": pairs, "device": "cpu"}
+    each = [api.evaluate(api.EvaluateRecipe(model=m, **recipe)).evaluation for m in made]
+    for first, second in ((0, 1), (1, 0)):
+        out = tmp_path / f"report-{first}"
+        models = {"model": made[first], "beside": [made[second]], "out": out}
+        both = api.evaluate(api.EvaluateRecipe(**models, **recipe))
+        assert both.evaluation.calibration_error == each[first].calibration_error
+        assert both.beside[0].calibration_error == each[second].calibration_error
 
 
 def test_rows_held_out_and_rows_to_judge_by_are_not_both_asked_for(parent, tmp_path):

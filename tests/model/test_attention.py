@@ -226,6 +226,20 @@ def test_dropout_in_blocks_drops_its_share_and_keeps_the_mean():
     assert gap(torch.stack(runs).mean(0), still) < 0.1
 
 
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("private", [False, True])
+def test_the_gradient_before_a_softmax_is_autograds_however_it_lies(private, turned, monkeypatch):
+    if not private:
+        monkeypatch.setattr(attention, "_PRIVATE", None)
+    generator = torch.Generator().manual_seed(0)
+    scores, grad = torch.randn(2, 3, 40, 40, generator=generator, dtype=torch.float64)
+    scores.requires_grad_()
+    probs = torch.softmax(scores, -1)
+    probs.backward(grad)
+    given = grad.mT.contiguous().mT if turned else grad.clone()
+    assert gap(attention.before_softmax(given, probs.detach()), scores.grad) < 1e-12
+
+
 # === The GPU's kernel for sequences end to end, which runs on no CPU ===
 
 

@@ -91,11 +91,15 @@ def evaluate(recipe: EvaluateRecipe) -> Evaluated:
 
     numbers: list[int] = []
     columns = dict(ChainMap(*(trained_columns(model) for model in models)))
-    lacked = frozenset.intersection(*(learned_without(model, task) for model in models))
+    without = [learned_without(model).difference(recipe.columns) for model in models]
+    lacked = frozenset.intersection(*without)
     examples = labelled_examples(recipe.data, task, recipe, check, columns, lacked, numbers.append)
     report.refuse(task, examples, [f"{recipe.data}, row {number}" for number in numbers])
     plain = [] if recipe.baseline is None else [_plain(recipe, task, examples, columns, lacked)]
-    found = [judged(e, report, examples, name) for e, name in zip(engines, names, strict=True)]
+    found = [
+        judged(engine, report, examples, name, fields - lacked)
+        for engine, name, fields in zip(engines, names, without, strict=True)
+    ]
     evaluation, *beside = (numbered(one, numbers) for one in (*found, *plain))
     sections = report.sections([evaluation, *beside], recipe.language)
     if evaluation.unread is not None and evaluation.unread.rows:
@@ -253,11 +257,19 @@ def _report_of(engine: Engine, model: Path) -> Report:
     return REPORTS.get(task.name)()
 
 
-def judged(engine: Engine, report: Report, examples: list[Any], name: str) -> Judged:
-    """Judge a model that is at hand."""
+def judged(
+    engine: Engine,
+    report: Report,
+    examples: list[Any],
+    name: str,
+    without: frozenset[str] = frozenset(),
+) -> Judged:
+    """Judge a model that is at hand; fields that it learned `without` are not shown to it."""
     predictions: list[Any] = []
+    nothing = dict.fromkeys(without)
+    shown = (example.model_copy(update=nothing) if nothing else example for example in examples)
     with Meter("predicting", len(examples), "rows") as meter:
-        for prediction in engine.predict(examples):
+        for prediction in engine.predict(shown):
             predictions.append(prediction)
             meter.advance(1)
     say_cut(engine)

@@ -126,8 +126,7 @@ def _finetune(recipe: FinetuneRecipe, team: Team) -> Finetuned:
     labels = _labels(draft, train, parent, recipe.data)
     task = tasks.create(recipe.task, settings, tokenizer.vocabulary, labels)
     if recipe.dev is not None:
-        lacked = task.asked_with.difference(recipe.columns)
-        dev = labelled_examples(recipe.dev, task, recipe, task.target, without=lacked)
+        dev = labelled_examples(recipe.dev, task, recipe, task.target)
         _say_shared(task, train, dev)
     groups = _groups(task, train, tokenizer)
     task.look_over(groups)
@@ -162,14 +161,14 @@ def _finetune(recipe: FinetuneRecipe, team: Team) -> Finetuned:
 
 
 def _asking(recipe: FinetuneRecipe, task: Task, train: list[Any]) -> FinetuneRecipe:
-    """The recipe with the columns of what rows to learn from were asked with, so that a file
-    without them is not taken for one of another kind."""
+    """The recipe with the columns of what rows to learn from were asked with, empty for what they
+    were not, so that a file of another kind is not taken for one of theirs."""
     had = [f for f in sorted(task.asked_with) if any(getattr(row, f) is not None for row in train)]
-    columns = {field: recipe.columns.get(field, field) for field in had}
+    columns = {field: field if field in had else "" for field in sorted(task.asked_with)}
     for field in had:
         if lacking := sum(getattr(row, field) is None for row in train):
             say(f"{counted(lacking, 'row has', 'rows have')} no {field}, which others have")
-    return recipe.model_copy(update={"columns": {**recipe.columns, **columns}})
+    return recipe.model_copy(update={"columns": {**columns, **recipe.columns}})
 
 
 def _say_shared(task: Task, train: list[Any], dev: list[Any]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
+from clozeworks.api.labelled import unread
 from clozeworks.core.bundle import CARD, Bundle, Card, Provenance, open_bundle
 from clozeworks.core.config import Settings
 from clozeworks.core.errors import UserError
@@ -160,6 +161,19 @@ def load(
 
 def trained_columns(model: Path) -> dict[str, str]:
     """The column names a Bundle's training data had, so that they need not be given again."""
+    return {field: column for field, column in _columns(model).items() if column}
+
+
+def learned_without(model: Path) -> frozenset[str]:
+    """Fields that a Bundle's training rows might have been asked with, and were not.
+
+    A column that happens to have such a name is not read. Of a folder from elsewhere it is not
+    known what it was asked with.
+    """
+    return frozenset(unread(_columns(model)))
+
+
+def _columns(model: Path) -> dict[str, str]:
     columns = open_bundle(local(model)).card.provenance.recipe.get("columns", {})
     if not isinstance(columns, dict) or not all(isinstance(name, str) for name in columns.values()):
         raise UserError(
@@ -167,18 +181,6 @@ def trained_columns(model: Path) -> dict[str, str]:
             f"not {columns!r}"
         )
     return columns
-
-
-def learned_without(model: Path, task: Task) -> frozenset[str]:
-    """Fields that a Bundle's training rows might have been asked with, and were not.
-
-    A column that happens to have such a name is not read. Of a folder from elsewhere it is not
-    known what it was asked with.
-    """
-    recipe = open_bundle(local(model)).card.provenance.recipe
-    if "columns" not in recipe:
-        return frozenset()
-    return task.asked_with.difference(trained_columns(model))
 
 
 def say_cut(engine: Engine, of: str = "") -> None:

@@ -11,7 +11,7 @@ from math import isfinite
 from pathlib import Path
 from typing import IO, Any
 
-from clozeworks.api.labelled import asked_with
+from clozeworks.api.labelled import asked_with, unread
 from clozeworks.api.model import learned_without, load, say_cut, trained_columns
 from clozeworks.api.vectors import Vector, write_vectors
 from clozeworks.core.config import Settings
@@ -51,7 +51,7 @@ class PredictRecipe(Settings):
     format: str | None = None
     """Form of the file, where its name does not tell it."""
     scores: bool = False
-    """Write the probability of every class, or the score of every choice, too."""
+    """Write the probability of every class, label or relation, too; other tasks have none."""
     keep_empty: bool = False
     """Predict empty texts as they are, instead of stopping at the first."""
     settings: dict[str, str | int | float] = {}
@@ -147,16 +147,17 @@ def _answered(recipe: PredictRecipe, engine: Engine) -> Iterator[tuple[int, Row,
     last = deque[tuple[int, int]](maxlen=WINDOW)  # as many as are read ahead
     read = count(1)
     columns = trained_columns(recipe.model)
+    lacked = learned_without(recipe.model).difference(recipe.columns) | unread(recipe.columns)
     examples = read_examples(
         recipe.data,
         engine.task.Example,
-        {field: column for field, column in recipe.columns.items() if field not in answers},
+        {f: column for f, column in recipe.columns.items() if column and f not in answers},
         remembered=columns,
         needed=asked_with(engine.task, columns),
         encoding=recipe.encoding,
         format=recipe.format,
         empty="keep" if recipe.keep_empty else "refuse",
-        without=answers | learned_without(recipe.model, engine.task).difference(recipe.columns),
+        without=answers | lacked,
         check=engine.task.readable,
         seen=lambda number: last.append((next(read), number)),
     )

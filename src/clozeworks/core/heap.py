@@ -1,6 +1,7 @@
 """The C library's heap: what one step frees is kept for the next, where that library is glibc."""
 
 import ctypes
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,5 +46,6 @@ def kept_heap() -> Iterator[None]:
 
 @cache
 def _glibc() -> Any:
-    """The C library, if it is glibc."""
-    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
+    """The C library, if it is glibc and was told nothing else from outside."""
+    told = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" and not told else None

@@ -28,7 +28,7 @@ LONG = 1024
 keeps no square of probabilities, which at 8,192 tokens would be gigabytes a layer."""
 WIDEST = 256
 """Width of a head up to which torch's kernel for sequences end to end goes."""
-_PRIVATE = getattr(torch.ops.aten, "_softmax_backward_data", None)
+_PRIVATE = getattr(getattr(torch.ops.aten, "_softmax_backward_data", None), "out", None)
 """torch's own kernel; a later torch may have none."""
 MASKED = -1e9
 """Added to the score of a slot of another sequence: exp gives 0, and no row is ever all -inf."""
@@ -316,9 +316,9 @@ def before_softmax(grad: Tensor, probs: Tensor) -> Tensor:
 
     It takes the place of `grad`: a fresh square of tens of megabytes costs more than the kernel.
     """
-    if _PRIVATE is None:
+    if _PRIVATE is None or not grad.is_contiguous():  # of its own gradient it then writes amiss
         return grad.sub_((grad * probs).sum(-1, keepdim=True)).mul_(probs)
-    found: Tensor = _PRIVATE.out(grad, probs, -1, probs.dtype, grad_input=grad)
+    found: Tensor = _PRIVATE(grad, probs, -1, probs.dtype, grad_input=grad)
     return found
 
 

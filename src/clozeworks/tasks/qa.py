@@ -261,7 +261,7 @@ class Qa(Task):
         ]
 
     def _never_given(self, group: Group) -> bool:
-        """Whether an answer has a place, and no window holds one whole that may be given."""
+        """Whether the answer that is learned is too long to be given, or in no window whole."""
         places = [_place(sequence, group.target) for sequence in group.sequences]
         given = any(last and last - first < self.config.answer_length for first, last in places)
         return not given and any(_located(group.target))

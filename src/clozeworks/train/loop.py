@@ -384,11 +384,12 @@ def seconds_per_step(learner: Learner, stream: Stream) -> float:
     warm, most, wanted, spent, steps = 3, 200, 5.0, 0.0, 0
     trial = Cursor(total=warm + most)
     source = ahead(partial(upcoming, learner, stream, trial), learner.model.device)
-    while steps < warm + 5 or (spent < wanted and steps < trial.total):
-        began = time.perf_counter()
-        take_step(learner, next(source).portion, rate=0.0)
-        steps += 1
-        seconds = learner.team.largest(time.perf_counter() - began)
-        spent += seconds if steps > warm else 0.0
+    with kept_heap():
+        while steps < warm + 5 or (spent < wanted and steps < trial.total):
+            began = time.perf_counter()
+            take_step(learner, next(source).portion, rate=0.0)
+            steps += 1
+            seconds = learner.team.largest(time.perf_counter() - began)
+            spent += seconds if steps > warm else 0.0
     learner.optimizer.forget()
     return spent / (steps - warm)

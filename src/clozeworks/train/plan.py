@@ -8,6 +8,7 @@ from statistics import median
 
 import torch
 
+from clozeworks.core.heap import kept_heap
 from clozeworks.data.order import Stream
 from clozeworks.train.ahead import READY, ahead
 from clozeworks.train.gauge import free_memory, held_memory
@@ -62,7 +63,8 @@ def trials(learner: Learner, stream: Callable[[int], Stream]) -> Iterator[Trial]
     best = 0.0
     for size in SIZES:
         try:
-            made = _tried(learner, stream(size), size)
+            with kept_heap():
+                made = _tried(learner, stream(size), size)
         except torch.OutOfMemoryError:
             return
         yield made
