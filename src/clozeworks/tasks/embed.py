@@ -191,16 +191,13 @@ class Embed(Task):
 
     def _check_settings(self, objective: Objective) -> None:
         """Raise UserError for a setting that has no part in the objective."""
-        if self.config.symmetric and objective in ("cosent", "cosine"):
-            raise UserError(
-                f"symmetric is of contrastive and simcse, and the objective is {objective}; leave "
-                "it out"
-            )
-        if self.config.score_range is not None and objective != "cosine":
-            raise UserError(
-                f"score_range is of cosine, and the objective is {objective}; leave it out, or "
-                "choose --objective cosine"
-            )
+        own = {"symmetric": ("contrastive", "simcse"), "score_range": ("cosine",)}
+        for name, others in own.items():
+            if getattr(self.config, name) and objective not in others:
+                raise UserError(
+                    f"{name} is of {' and '.join(others)}, and the objective is {objective}; "
+                    "leave it out"
+                )
 
     def target(self, example: EmbedExample) -> float:
         """The score, or NaN."""
