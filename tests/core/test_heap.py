@@ -1,5 +1,6 @@
 """The law of the heap: freed memory stays while steps are taken, and is given back after them."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -33,9 +34,10 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def measured(code):
+def measured(code, **told):
     """Megabytes more than in the beginning, inside and afterwards."""
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command, env = [sys.executable, "-c", code], {**os.environ, **told}
+    found = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
     return map(int, found.stdout.split())
 
 
@@ -48,3 +50,12 @@ def test_where_the_library_is_another_nothing_is_asked_of_it():
     code = "import platform\nplatform.libc_ver = lambda: ('', '')\n" + CODE
     inside, _ = measured(code)
     assert inside < 250
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "kept"),
+    [("MALLOC_TRIM_THRESHOLD_", "1048576", False), ("MALLOC_ARENA_MAX", "2", True)],
+)
+def test_who_decides_it_by_the_environment_is_obeyed(variable, value, kept):
+    inside, _ = measured(CODE, **{variable: value})
+    assert (inside > 250) == kept

@@ -15,6 +15,8 @@ ALL = 2**31 - 1
 USUAL, LARGE = 64 << 20, 32 << 20
 """What glibc comes to by itself where large blocks come and go: bytes that stay, and those from
 which on a block is the system's own. Told one thing it no longer adapts the other."""
+TOLD = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
+"""Environment variables by which somebody else has decided it."""
 
 _depth = 0
 
@@ -47,5 +49,5 @@ def kept_heap() -> Iterator[None]:
 @cache
 def _glibc() -> Any:
     """The C library, if it is glibc and was told nothing else from outside."""
-    told = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
+    told = any(name in os.environ for name in TOLD)
     return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" and not told else None
