@@ -92,6 +92,14 @@ def test_no_signal_to_the_group_of_this_process_reaches_them():
     assert os.getpgrp() not in {os.getpgid(worker.pid) for worker in workers}
 
 
+def test_whoever_wants_no_more_steps_leaves_no_process_behind():
+    source = made_by(2, partial(upcoming, *learner_and_stream(), Cursor(total=30)))
+    next(source)
+    assert multiprocessing.active_children()
+    source.close()
+    assert not multiprocessing.active_children()
+
+
 def test_a_cpu_makes_its_own_steps():
     next(ahead(partial(upcoming, *learner_and_stream(), Cursor(total=2)), torch.device("cpu")))
     assert not multiprocessing.active_children()

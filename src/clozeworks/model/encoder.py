@@ -1,8 +1,9 @@
 """The one encoder: embeddings, then layers of attention and feed-forward, over packed tokens."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal, Protocol, cast
 
 import torch
@@ -137,12 +138,16 @@ class Layer(nn.Module):
         self.down = nn.Linear(inner, width, bias=config.inner_bias)
         self.output_norm = norm_of(width, config)
         self.dropout = Dropout(config.dropout, noise)
+        self.compiled = False
+        """Whether, while training, torch's compiler makes the kernels of what follows attention."""
 
     def forward(self, x: Tensor, view: View, read: Tensor | None = None) -> Tensor:
         drop = Drop(self.attention_dropout if self.training else 0.0, self.noise)
         context = attend(self.qkv(self._before(x)), view, self.heads, drop)
         if read is not None:  # every token was attended to; only these go on
             x, context = x.index_select(0, read), context.index_select(0, read)
+        if self.compiled and self.training:
+            return _compiled_after()(self, x, context)
         return self._after(x, context)
 
     def explained(self, x: Tensor, view: View) -> tuple[Tensor, Tensor]:
@@ -185,6 +190,12 @@ class Layer(nn.Module):
             inner = activate(inner, self.activation)
         out: Tensor = self.down(inner)
         return out
+
+
+@cache
+def _compiled_after() -> Callable[[Layer, Tensor, Tensor], Tensor]:
+    """`Layer._after` by torch's compiler, once for all layers and any number of tokens."""
+    return torch.compile(Layer._after, dynamic=True)
 
 
 class Encoder(nn.Module):

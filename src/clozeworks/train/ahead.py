@@ -5,6 +5,7 @@ import os
 import pickle
 import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -63,11 +64,14 @@ def made_by(processes: int, making: Making) -> Iterator[Step]:
         worker_init_fn=_stand_apart,
         multiprocessing_context="fork",
     )
-    for sent in loader:
-        made = pickle.loads(sent.numpy().data)
-        if isinstance(made, UserError):
-            raise made
-        yield made
+    sent = iter(loader)
+    with ThreadPoolExecutor(1) as thread:  # it unpacks a step while the one before is learned from
+        coming = thread.submit(_received, sent)
+        while (made := coming.result()) is not None:
+            if isinstance(made, UserError):
+                raise made
+            coming = thread.submit(_received, sent)
+            yield made
 
 
 class _Steps(IterableDataset[Tensor]):
@@ -82,6 +86,12 @@ class _Steps(IterableDataset[Tensor]):
                 yield _sent(replace(step, portion=_light(step.portion)))
         except UserError as error:
             yield _sent(UserError(str(error)))
+
+
+def _received(sent: Iterator[Tensor]) -> Step | UserError | None:
+    """The next of what was sent; None after the last."""
+    found = next(sent, None)
+    return None if found is None else pickle.loads(found.numpy().data)
 
 
 def _sent(made: Step | UserError) -> Tensor:

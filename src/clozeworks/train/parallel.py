@@ -39,6 +39,8 @@ def learner_for(model: Model, task: Task, settings: TrainSettings, team: Team = 
         raise UserError(f"recompute: {model.config.family!r} has no layers to run again")
     for encoder in encoders:
         encoder.recompute = settings.recompute
+    for layer in _compilable(model, settings, team):
+        layer.compiled = True
     # processes add up whole gradients, and a tied head gives every row one
     model.encoder.embeddings.sparse = team.size == 1 and not model.tied
     if team.size == 1:
@@ -46,6 +48,22 @@ def learner_for(model: Model, task: Task, settings: TrainSettings, team: Team = 
     if settings.parallel == "ddp":
         return Replicated(model, task, settings, _optimizer(model, settings), team)
     return _sharded(model, task, settings, team)
+
+
+def _compilable(model: Model, settings: TrainSettings, team: Team) -> list[Layer]:
+    """The layers that torch is to compile; raises UserError where that is asked for in vain."""
+    if not settings.compile:
+        return []
+    if model.device.type != "cuda":
+        raise UserError(
+            f"compile: made for a GPU, and this model learns on {model.device}; leave it out"
+        )
+    if team.size > 1 and settings.parallel == "fsdp":
+        raise UserError('compile: not with parallel = "fsdp", which cuts every layer; use "ddp"')
+    layers = [part for part in model.modules() if isinstance(part, Layer)]
+    if not layers:
+        raise UserError(f"compile: {model.config.family!r} has no layers to compile")
+    return layers
 
 
 def _optimizer(
