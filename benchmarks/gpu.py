@@ -1,6 +1,6 @@
 """One GPU: does it compute what the CPU does, and how fast does it pretrain BERT?
 
-    python benchmarks/gpu.py [--quick] [--device cuda] [--rounds N] [--cells tiny-128 ...]
+    python benchmarks/gpu.py [--quick] [--compile] [--device cuda] [--rounds N] [--cells tiny-128]
 
 Parity first: loss and gradients of masked tokens in fp32, on the CPU and on the device, for a
 small model with texts of many lengths; a gap is the largest difference over the largest magnitude.
@@ -49,8 +49,8 @@ CELLS = (
     *("tiny-128", "tiny-512", "mini-128", "small-128"),
     *("base-128", "base-512", "large-128", "large-512"),
 )
-TOKENS = {"tiny": 131_072, "mini": 131_072, "small": 65_536, "base": 32_768, "large": 16_384}
-"""Tokens of a step, in one pass: enough to fill a GPU, few enough for its memory."""
+TOKENS = {"tiny": 131_072, "mini": 131_072, "small": 131_072, "base": 131_072, "large": 32_768}
+"""Tokens of a step, in one pass: enough to fill a GPU, few enough for its memory: 42 GB of base."""
 STEPS: Steps = (10, 40)
 QUICK_CELLS, QUICK_TOKENS, QUICK_STEPS = CELLS[:2], 1024, (1, 2)
 PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
@@ -115,11 +115,18 @@ def gap(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return float((ours - theirs).abs().max() / ours.abs().max().clamp_min(1e-30))
 
 
-def speed(cell: str, place: Path, device: torch.device, quick: bool) -> Sample:
+def speed(cell: str, options: argparse.Namespace, device: torch.device) -> Sample:
     """Real steps of one size and length, and what they are of the peak."""
     size, length = cell.split("-")
+    place, quick = options.place, options.quick
     tokens = QUICK_TOKENS if quick else TOKENS[size]
-    what = Pretraining(size=size, length=int(length), batch=tokens, micro_tokens=tokens)
+    what = Pretraining(
+        size=size,
+        length=int(length),
+        batch=tokens,
+        micro_tokens=tokens,
+        compile=options.compile,
+    )
     dtype = pick_dtype("auto", device)
     before = gemm_rate(device, dtype)
     made = pretraining(place / "shards", what, QUICK_STEPS if quick else STEPS, device)
@@ -164,7 +171,7 @@ def main(options: argparse.Namespace) -> None:
         case "parity":
             print(json.dumps(parity(device)))
         case cell:
-            print(json.dumps(speed(cell, options.place, device, options.quick)))
+            print(json.dumps(speed(cell, options, device)))
 
 
 def drive(options: argparse.Namespace, device: torch.device) -> None:
@@ -173,9 +180,11 @@ def drive(options: argparse.Namespace, device: torch.device) -> None:
         data(name)
     quick, before = options.quick, machine()
     cells = QUICK_CELLS if quick else options.cells
-    kept = Kept(f"gpu-{device.type}{'-quick' * quick}/{before['code']}")
+    how = "-quick" * quick + "-compile" * options.compile
+    kept = Kept(f"gpu-{device.type}{how}/{before['code']}")
     with tempfile.TemporaryDirectory() as name:
-        shared = ("--device", str(device), "--place", name, *["--quick"] * quick)
+        flags = ["--quick"] * quick + ["--compile"] * options.compile
+        shared = ("--device", str(device), "--place", name, *flags)
 
         def run(what: str) -> Sample:
             return apart(__file__, "--run", what, *shared)
@@ -186,7 +195,12 @@ def drive(options: argparse.Namespace, device: torch.device) -> None:
         samples = interleaved(kept, cells, 1 if quick else options.rounds, run)
     print(table(samples, SHOWN))
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    notes: dict[str, Any] = {"quick": quick, "gpu": gpu, "parity": same}
+    notes: dict[str, Any] = {
+        "quick": quick,
+        "compile": options.compile,
+        "gpu": gpu,
+        "parity": same,
+    }
     conclude("gpu", before, samples, figures(device, same, samples), notes)
     kept.clear()
 
@@ -212,6 +226,7 @@ def figures(device: torch.device, same: Sample, samples: dict[str, list[Sample]]
 if __name__ == "__main__":
     flags = argparse.ArgumentParser(description=__doc__)
     flags.add_argument("--quick", action="store_true", help="the smallest size, two small steps")
+    flags.add_argument("--compile", action="store_true", help="as --train.compile")
     flags.add_argument("--device", default="cuda", help="cuda, or cpu to try the script itself")
     flags.add_argument("--rounds", type=int, default=3)
     flags.add_argument("--cells", nargs="+", choices=CELLS, default=CELLS)

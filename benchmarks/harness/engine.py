@@ -60,13 +60,16 @@ class Pretraining:
     """Most tokens of a pass; None: as many as are shipped."""
     dropout: float | None = 0.0
     """None: what the encoder's values say."""
+    compile: bool = False
 
     @property
     def settings(self) -> PretrainSettings:
         """Those of the verb, but for these."""
         sizes = {"batch": self.batch, "micro_tokens": self.micro_tokens}
         given = {name: size for name, size in sizes.items() if size is not None}
-        return PretrainSettings.model_validate({**given, "lr": 5e-4, "dropout": self.dropout})
+        return PretrainSettings.model_validate(
+            {**given, "lr": 5e-4, "dropout": self.dropout, "compile": self.compile}
+        )
 
 
 @dataclass(frozen=True)
