@@ -61,6 +61,7 @@ class Pretraining:
     dropout: float | None = 0.0
     """None: what the encoder's values say."""
     compile: bool = False
+    """As the setting, for a GPU."""
 
     @property
     def settings(self) -> PretrainSettings:
