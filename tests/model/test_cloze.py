@@ -6,7 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from clozeworks.model import cloze
 from clozeworks.model.cloze import (
+    ALIGNED,
     ROWS_AT_ONCE,
     Lots,
     Workspace,
@@ -27,20 +29,28 @@ def parts(rows=50, size=300, width=16, dtype=torch.float32):
     return made, labels
 
 
-def reference(given, labels):
+def reference(given, labels, smoothing=0.0):
     exact = [t.detach().double().requires_grad_() for t in given]
     x, weight, bias = exact
-    loss = F.cross_entropy(F.linear(x, weight, bias), labels, reduction="sum")
+    logits = F.linear(x, weight, bias)
+    loss = F.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
     loss.backward()
     return loss.detach(), [t.grad for t in exact]
 
 
+@pytest.fixture(params=[1, ALIGNED], ids=["as it is", "aligned"])
+def rounded_up(request, monkeypatch):
+    """The vocabulary of 300 as it is, and rounded up as on a GPU."""
+    monkeypatch.setattr(cloze, "_multiple", lambda device: request.param)
+
+
+@pytest.mark.usefixtures("rounded_up")
 @pytest.mark.parametrize("rows", [1, 50, ROWS_AT_ONCE + 7])
-@pytest.mark.parametrize("share", [1.0, 0.37])
-def test_value_and_gradients_are_those_of_cross_entropy(rows, share):
+@pytest.mark.parametrize(("share", "smoothing"), [(1.0, 0.0), (0.37, 0.0), (1.0, 0.1)])
+def test_value_and_gradients_are_those_of_cross_entropy(rows, share, smoothing):
     given, labels = parts(rows)
-    expected, gradients = reference(given, labels)
-    loss = cloze_loss(*given, labels, Workspace())
+    expected, gradients = reference(given, labels, smoothing)
+    loss = cloze_loss(*given, labels, Workspace(), smoothing)
     (loss * share).backward()
     assert loss.item() == pytest.approx(float(expected), rel=1e-5)
     for ours, theirs in zip(given, gradients, strict=True):
@@ -104,6 +114,7 @@ def test_the_workspace_is_one_buffer_that_grows():
     assert space.logits(2, like.bfloat16()).dtype == torch.bfloat16
 
 
+@pytest.mark.usefixtures("rounded_up")
 def test_rows_past_the_labels_count_for_nothing():
     (x, weight, bias), labels = parts(rows=40)
     expected, gradients = reference((x[:33], weight, bias), labels[:33])
@@ -146,6 +157,7 @@ def drawn(logits, places, barred=(), *, graded=False, dtype=torch.float32):
     return cloze_loss_and_draws(x, weight, bias, labels, Workspace(), lots)[1]
 
 
+@pytest.mark.usefixtures("rounded_up")
 @pytest.mark.parametrize("graded", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_tokens_are_drawn_as_often_as_they_are_likely(graded, dtype):
@@ -162,6 +174,7 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(graded, dtype):
         assert abs(share - wanted) <= room
 
 
+@pytest.mark.usefixtures("rounded_up")
 def test_a_draw_is_a_function_of_its_place_that_never_leaves_the_vocabulary():
     logits = [-200.0, 0.0, 0.0, -200.0]
     places = [0.0, 0.25, 0.4999, 0.5001, math.nextafter(1, 0)]
@@ -174,6 +187,7 @@ def test_a_draw_is_a_function_of_its_place_that_never_leaves_the_vocabulary():
     assert drawn(logits, []).tolist() == []
 
 
+@pytest.mark.usefixtures("rounded_up")
 def test_drawing_changes_neither_the_loss_nor_its_gradients():
     given, labels = parts(rows=70)
     expected, gradients = reference(given, labels)

@@ -31,9 +31,17 @@ def loss_of(model, step):
     return (scale * model(ids).square()).mean()
 
 
+@pytest.fixture
+def told_first(monkeypatch):
+    """An optimizer that moves everything before it waits for the norm, as on a GPU."""
+    monkeypatch.setattr(Optimizer, "_waits", lambda self: False)
+
+
 @pytest.mark.parametrize("private", [True, False])
-def test_many_steps_are_those_of_torch(private, monkeypatch):
-    """By the kernel they share, and without it."""
+@pytest.mark.parametrize("waits", [True, False])
+def test_many_steps_are_those_of_torch(private, waits, monkeypatch):
+    """By the kernel they share, and without it; the norm known first, or last."""
+    monkeypatch.setattr(Optimizer, "_waits", lambda self: waits)
     if not private:
         monkeypatch.setattr(optim, "_PRIVATE", None)
     assert optim.CHUNK < 3000 * 96
@@ -127,6 +135,23 @@ def test_a_gradient_that_is_no_number_stops_before_any_harm(bad):
     assert optimizer.steps == 0
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_where_all_is_told_first_a_gradient_that_is_no_number_stops_all_the_same(told_first, bad):
+    model = wide_model()
+    optimizer = Optimizer(model, torch.float32)
+    for step in range(2):
+        loss_of(model, step).backward()
+        optimizer.step(1e-3)
+    kept = {name: tensor.clone() for name, tensor in optimizer.state().items()}
+    (loss_of(model, 2) * bad).backward()
+    with pytest.raises(UserError, match="at step 3; lower the learning rate"):
+        optimizer.step(1e-3)
+    optimizer.load(kept, 2)
+    assert all(torch.equal(kept[name], tensor) for name, tensor in optimizer.state().items())
+    loss_of(model, 3).backward()
+    assert torch.tensor(optimizer.step(1e-3)).isfinite()
+
+
 def test_a_state_taken_up_goes_on_bit_for_bit():
     def run(model, optimizer, steps):
         for step in steps:
@@ -198,6 +223,15 @@ def test_muon_moves_each_hidden_matrix_as_torchs_and_the_rest_as_adamw():
             cut[name].data.copy_(torch.cat(made))
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert gap(a, b) < 1e-2  # torch turns the matrices in bf16
+
+
+def test_muon_and_adamw_told_all_before_the_norm_is_known_move_alike(monkeypatch):
+    first, last = (make_model(make_task("mlm+nsp")) for _ in range(2))
+    train_on(first, muon_of(first), range(6))
+    monkeypatch.setattr(Optimizer, "_waits", lambda self: False)
+    train_on(last, muon_of(last), range(6))
+    for a, b in zip(first.parameters(), last.parameters(), strict=True):
+        assert gap(a, b) < 1e-5
 
 
 def test_muon_taken_up_goes_on_bit_for_bit():

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -176,8 +176,9 @@ class Learner:
     def __post_init__(self) -> None:
         self.objective = Objective(self.model, self.task)
 
-    def learn(self, portion: Portion, divisors: Mapping[str, float]) -> dict[str, float]:
-        """Leave the step's gradients with the optimizer; return what was added to each mean."""
+    def learn(self, portion: Portion, divisors: Mapping[str, float]) -> Tensor:
+        """Leave the step's gradients with the optimizer; return what each mean gains: [terms] fp64,
+        where the model is, not waited for."""
         several = len(portion.batches) > 1
         idle = dict.fromkeys(divisors, math.inf)
         pulls: list[Tensor | None] = [None] * len(portion.batches)
@@ -195,7 +196,7 @@ class Learner:
                     self.optimizer.accumulate()
         if several:
             self._join()
-        return dict(zip(divisors, torch.stack(found).double().sum(0).tolist(), strict=True))
+        return torch.stack(found).double().sum(0)
 
     def _compared(
         self, portion: Portion, divisors: Mapping[str, float]
@@ -332,12 +333,13 @@ def portion_of(learner: Learner, stream: Stream, cursor: Cursor, indices: Ints) 
 
 def take_step(learner: Learner, portion: Portion, rate: float) -> tuple[dict[str, float], float]:
     """One update; returns the mean of each loss term, and the gradient norm."""
-    losses = learn_from(learner, portion)
-    return losses, learner.optimizer.step(rate)
+    means = learn_from(learner, portion)
+    norm = learner.optimizer.step(rate)  # first: a GPU should know of it before anyone waits
+    return means(), norm
 
 
-def learn_from(learner: Learner, portion: Portion) -> dict[str, float]:
-    """Leave a step's gradients with the optimizer; returns the mean of each loss term.
+def learn_from(learner: Learner, portion: Portion) -> Callable[[], dict[str, float]]:
+    """Leave a step's gradients with the optimizer; returns what waits for each loss term's mean.
 
     Every term is divided once by its count over all micro-batches and processes, so cutting a step
     into more of them changes nothing but memory and speed.
@@ -348,7 +350,8 @@ def learn_from(learner: Learner, portion: Portion) -> dict[str, float]:
         counts.update({name: n * counted for name, n in learner.task.counts(batch).items()})
     divisors = {name: n or 1.0 for name, n in learner.team.sums(counts).items()}
     learner.model.train()
-    return learner.team.sums(learner.learn(portion, divisors))
+    added = learner.learn(portion, divisors)
+    return lambda: learner.team.sums(dict(zip(divisors, added.tolist(), strict=True)))
 
 
 def held_out_losses(

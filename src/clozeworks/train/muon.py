@@ -40,8 +40,8 @@ def turn(turned: Sequence[Turned], gradients: list[Tensor], rate: float) -> None
     torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
     torch._foreach_lerp_(gradients, momenta, MOMENTUM)  # Nesterov's: a step ahead
     alike: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
+    torch._foreach_mul_([one.master for one in turned], [1 - rate * one.decay for one in turned])
     for one, gradient in zip(turned, gradients, strict=True):
-        one.master.mul_(1 - rate * one.decay)
         cut = zip(one.master.chunk(one.parts), gradient.chunk(one.parts), strict=True)
         for master, part in cut:
             alike.setdefault(part.shape, []).append((master, part))

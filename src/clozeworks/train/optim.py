@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from clozeworks.core.errors import UserError
 from clozeworks.train.muon import Turned, turn
-from clozeworks.train.rows import Rows, settled
+from clozeworks.train.rows import Rows, no_rows_of, settled
 
 CHUNK = 1 << 18
 """Values that a CPU updates at a time: master, gradient and both moments then stay in its cache."""
@@ -144,7 +144,7 @@ class Optimizer:
         for total in self._sums:
             total.zero_()
         if self._reached is not None:
-            self._sums[self._sparse] = _no_rows_of(self.masters[self._sparse])
+            self._sums[self._sparse] = no_rows_of(self.masters[self._sparse])
         self._summed = True
 
     @property
@@ -158,22 +158,46 @@ class Optimizer:
         self.accumulate()
         return list(self._sums)
 
-    def _norm(self, gradients: list[Tensor | None]) -> float:
-        return math.sqrt(sum_of_squares([g for g in gradients if g is not None]))
+    def _norm(self, gradients: list[Tensor | None]) -> Tensor:
+        return sum_of_squares([g for g in gradients if g is not None]).sqrt()
 
     def step(self, rate: float) -> float:
         """Update once with learning rate `rate`; return the gradient norm before clipping.
 
-        Raises Diverged if the gradient is not finite; nothing is updated then.
+        Raises Diverged if the gradient is not finite. Nothing has moved then where the norm is
+        waited for; elsewhere everything has, and a state has to be loaded.
         """
         gradients = self._gradients()
-        norm = self._norm(gradients)
-        scale = min(1.0, self.clip / (norm + 1e-6)) if self.clip > 0 else 1.0
+        found = self._norm(gradients)
+        if self._waits():
+            norm = self._finite(found, self.steps + 1)
+            self._move(gradients, rate, float(self._scale(found)))
+            return norm
+        self._move(gradients, rate, self._scale(found).float())
+        return self._finite(found, self.steps)
+
+    def _waits(self) -> bool:
+        """Whether the norm is known before anything moves; a GPU is told all it has to do first."""
+        return self.masters[0].device.type == "cpu"
+
+    def _scale(self, norm: Tensor) -> Tensor:
+        """What gradients are multiplied with, so that their norm is at most `clip`."""
+        if not self.clip:
+            return torch.ones_like(norm)
+        return (self.clip / (norm + 1e-6)).clamp_max(1.0)
+
+    def _finite(self, found: Tensor, step: int) -> float:
+        """The norm that was found, waited for; raises Diverged if it is no number."""
+        norm = float(found)
         if not math.isfinite(norm):
             raise Diverged(
-                f"the gradient became {norm} at step {self.steps + 1}; lower the learning rate "
+                f"the gradient became {norm} at step {step}; lower the learning rate "
                 "(and choose another --out)"
             )
+        return norm
+
+    def _move(self, gradients: list[Tensor | None], rate: float, scale: float | Tensor) -> None:
+        """Update everything that has a gradient, by gradients times `scale`."""
         self.steps += 1
         with torch.no_grad():
             self._count.fill_(self.steps)
@@ -190,7 +214,6 @@ class Optimizer:
         self._summed = False
         for parameter in self.parameters:
             parameter.grad = None
-        return norm
 
     def _cut(self, i: int) -> list[_Piece]:
         """A parameter that AdamW moves, in pieces of at most a chunk."""
@@ -222,20 +245,20 @@ class Optimizer:
             yield pieces, parts
 
     def _update(
-        self, pieces: list[_Piece], gradients: list[Tensor], rate: float, scale: float
+        self, pieces: list[_Piece], gradients: list[Tensor], rate: float, scale: float | Tensor
     ) -> None:
         """Update pieces of one decay, and round their masters into the model."""
         lengths = [len(gradient) for gradient in gradients]
         scaled = list(self._scratch[: sum(lengths)].split(lengths))
         torch._foreach_copy_(scaled, gradients)
-        if scale < 1:
+        if isinstance(scale, Tensor) or scale < 1:
             torch._foreach_mul_(scaled, scale)
         masters, firsts, seconds, workings, *_ = map(list, zip(*pieces, strict=True))
         self._adamw((masters, firsts, seconds), scaled, rate, pieces[0].decay)
         if workings[0].dtype != masters[0].dtype:
             torch._foreach_copy_(workings, masters)
 
-    def _update_rows(self, i: int, gradient: Tensor, rate: float, scale: float) -> None:
+    def _update_rows(self, i: int, gradient: Tensor, rate: float, scale: float | Tensor) -> None:
         """The same for the rows ever read; every other one only decays, by the same factor."""
         rows = self._reached
         assert rows is not None, "a gradient of rows, of a parameter that was not named"
@@ -283,18 +306,21 @@ class Optimizer:
             below = (second.sqrt() / math.sqrt(1 - beta2**self.steps)).add_(self.eps)
             master.addcdiv_(first, below, value=-rate / (1 - beta1**self.steps))
 
-    def _turn(self, gradients: list[Tensor | None], rate: float, scale: float) -> None:
+    def _turn(self, gradients: list[Tensor | None], rate: float, scale: float | Tensor) -> None:
         """Update what Muon moves, and round the masters into the model."""
         found = {i: g for i in self._turned if (g := gradients[i]) is not None}
-        scaled = [gradient.float() * scale for gradient in found.values()]
+        scaled = [torch.empty_like(self.masters[i]) for i in found]
+        torch._foreach_copy_(scaled, list(found.values()))
+        torch._foreach_mul_(scaled, scale)
         turn([self._turned[i] for i in found], scaled, rate)
-        for i in found:
-            self._round(i)
+        self._round(found)
 
-    def _round(self, i: int) -> None:
-        """Round a master into what the model computes with."""
-        if self.working[i] is not self.masters[i]:
-            self.working[i].copy_(self.masters[i])
+    def _round(self, which: Iterable[int]) -> None:
+        """Round some masters into what the model computes with."""
+        apart = [i for i in which if self.working[i] is not self.masters[i]]
+        if apart:
+            working, masters = ([held[i] for i in apart] for held in (self.working, self.masters))
+            torch._foreach_copy_(working, masters)
 
     def forget(self) -> None:
         """Be as new, the weights as they are: what trying out steps at rate 0 left is dropped."""
@@ -349,8 +375,7 @@ class Optimizer:
                 for name, tensor in zip(self.names, tensors, strict=True):
                     if tensor.numel():
                         tensor.copy_(state[f"{kind}.{name}"])
-            for i in range(len(self.masters)):
-                self._round(i)
+            self._round(range(len(self.masters)))
         self.steps = steps
 
 
@@ -358,18 +383,12 @@ def _decay(found: tuple[_Piece, Tensor]) -> float:
     return found[0].decay
 
 
-def _no_rows_of(master: Tensor) -> Tensor:
-    """A gradient of rows that holds none yet."""
-    none = torch.zeros(1, 0, dtype=torch.int64, device=master.device)
-    return torch.sparse_coo_tensor(none, master[:0], master.shape, check_invariants=False)
-
-
-def sum_of_squares(gradients: list[Tensor]) -> float:
+def sum_of_squares(gradients: list[Tensor]) -> Tensor:
     """Of all gradients together: each one's own norm taken in its dtype, summed in fp64."""
     if not gradients:
-        return 0.0
+        return torch.zeros((), dtype=torch.float64)
     dense = [g.coalesce().values() if g.is_sparse else g for g in gradients]
-    return float(torch.stack(torch._foreach_norm(dense)).double().square().sum())
+    return torch.stack(torch._foreach_norm(dense)).double().square().sum()
 
 
 def _undecayed(model: nn.Module) -> Iterable[nn.Parameter]:

@@ -41,8 +41,10 @@ def learner_for(model: Model, task: Task, settings: TrainSettings, team: Team = 
         encoder.recompute = settings.recompute
     for layer in _compilable(model, settings, team):
         layer.compiled = True
-    # processes add up whole gradients, and a tied head gives every row one
-    model.encoder.embeddings.sparse = team.size == 1 and not model.tied
+    # processes add up whole gradients, a tied head gives every row one, and a GPU moves all rows
+    # in less time than it takes to know which were read
+    alone = team.size == 1 and model.device.type == "cpu"
+    model.encoder.embeddings.sparse = alone and not model.tied
     if team.size == 1:
         return Learner(model, task, settings, _optimizer(model, settings), team)
     if settings.parallel == "ddp":
@@ -102,7 +104,7 @@ class Replicated(Learner):
         self._ddp.register_comm_hook(None, _summed)
         self.objective = self._ddp
 
-    def learn(self, portion: Portion, divisors: Mapping[str, float]) -> dict[str, float]:
+    def learn(self, portion: Portion, divisors: Mapping[str, float]) -> Tensor:
         if len(portion.batches) == 1 and not self._rehearsed:
             self._rehearse(portion, divisors)
         return super().learn(portion, divisors)

@@ -85,7 +85,7 @@ def _tried(learner: Learner, stream: Stream, size: int) -> Trial:
     for number in range(warm + MEASURED):
         start = time.perf_counter()
         portion = next(source).portion
-        learn_from(learner, portion)
+        learn_from(learner, portion)()
         learned = time.perf_counter()
         learner.optimizer.step(0.0)
         if number >= warm:

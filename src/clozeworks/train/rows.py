@@ -83,3 +83,9 @@ def settled(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         master[unread] *= faded.to(master)
         found[f"master.{name}"] = master
     return found
+
+
+def no_rows_of(master: Tensor) -> Tensor:
+    """A gradient of rows that holds none yet."""
+    none = torch.zeros(1, 0, dtype=torch.int64, device=master.device)
+    return torch.sparse_coo_tensor(none, master[:0], master.shape, check_invariants=False)

@@ -1,6 +1,6 @@
 """The optimizer of a model cut by FSDP2: this process's rows of every master and moment."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import cast
 
 import torch
@@ -33,9 +33,10 @@ class ShardedOptimizer(Optimizer):
         assert dtype == torch.float32, "FSDP2 rounds the weights it gathers; its own are fp32"
         return self._rows
 
-    def _round(self, i: int) -> None:
-        if self.parts[i]:
-            self.working[i].copy_(self._mine(i, self.masters[i]))
+    def _round(self, which: Iterable[int]) -> None:
+        for i in which:
+            if self.parts[i]:
+                self.working[i].copy_(self._mine(i, self.masters[i]))
 
     def accumulate(self) -> None:
         """Nothing: FSDP2 has added this pass's gradients to the others'."""
@@ -51,14 +52,17 @@ class ShardedOptimizer(Optimizer):
                 found.append(gradient)
         return found
 
-    def _norm(self, gradients: list[Tensor | None]) -> float:
+    def _waits(self) -> bool:
+        return True  # processes meet for the norm, which is of all of them
+
+    def _norm(self, gradients: list[Tensor | None]) -> Tensor:
         """The norm over all processes: rows are of one alone, whole matrices are of all."""
         pairs = list(zip(gradients, self.parts, strict=True))
         rows = sum_of_squares([g for g, parts in pairs if g is not None and not parts])
-        total = torch.tensor(rows, dtype=torch.float64)
+        total = rows.cpu()
         dist.all_reduce(total)
-        total += sum_of_squares([g for g, parts in pairs if g is not None and parts])
-        return float(total.sqrt())
+        total += sum_of_squares([g for g, parts in pairs if g is not None and parts]).cpu()
+        return total.sqrt()
 
     def wholes(self) -> Iterator[Tensor]:
         for i, master in enumerate(self.masters):
@@ -82,8 +86,7 @@ class ShardedOptimizer(Optimizer):
                 if whole.shape != wanted:
                     raise ValueError(f"{self.names[i]} is {list(whole.shape)}, not {list(wanted)}")
                 tensor.copy_(whole if self.parts[i] else self._mine(i, whole))
-            for i in range(len(self.masters)):
-                self._round(i)
+            self._round(range(len(self.masters)))
         self.steps = steps
 
     def _tensors(self) -> Iterator[tuple[str, int, Tensor]]:
