@@ -49,7 +49,11 @@ class Across:
     targets: Side
     sources: Side
     mask: Tensor
-    """Scores to add, [R, Q, K]: 0 within a pair, MASKED across."""
+    """Scores to add, [R, Q, K]: 0 within a pair, MASKED across.
+
+    What stands in an empty slot of the targets, and is never looked at, meets all: of a row that is
+    MASKED throughout, the backward of a GPU's fused kernel makes NaN for everything in it.
+    """
 
     @classmethod
     def of(cls, sources: Tensor, targets: Tensor, dtype: torch.dtype) -> "Across":
@@ -62,7 +66,8 @@ class Across:
         from_, to = (
             _side(*side, rows, device) for side in zip(lengths, starts, capacities, strict=True)
         )
-        meets = to.owner[:, :, None] == from_.owner[:, None, :]
+        asks = to.owner[:, :, None]
+        meets = (asks == from_.owner[:, None, :]) | (asks < 0)
         mask = torch.zeros(meets.shape, dtype=dtype, device=device).masked_fill_(~meets, MASKED)
         return cls(rows, to, from_, mask)
 
@@ -118,12 +123,13 @@ def attend_across(q: Tensor, kv: Tensor, across: Across, heads: int, drop: Drop)
     in self-attention, a GPU has torch's fused kernel, a CPU matrix products.
     """
     if q.is_cuda:
-        return _fused(q, kv, across, heads, drop)
+        return attend_across_fused(q, kv, across, heads, drop)
     out: Tensor = _Across.apply(q, kv, across, heads, drop)  # type: ignore[no-untyped-call]
     return out
 
 
-def _fused(q: Tensor, kv: Tensor, across: Across, heads: int, drop: Drop) -> Tensor:
+def attend_across_fused(q: Tensor, kv: Tensor, across: Across, heads: int, drop: Drop) -> Tensor:
+    """The same through `scaled_dot_product_attention`."""
     rows, mask = across.rows, across.mask[:, None]
     (query,) = _by_head(across.targets.spread(q), rows, heads, 1).unflatten(1, (rows, heads))
     k, v = _by_head(across.sources.spread(kv), rows, heads, 2).unflatten(1, (rows, heads))
