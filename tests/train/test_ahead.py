@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import resource
+import tempfile
 from functools import partial
 
 import pytest
@@ -68,6 +69,24 @@ def test_what_goes_wrong_in_a_process_is_told_here():
     with pytest.raises(UserError) as caught:
         next(made_by(1, making))
     assert str(caught.value) == "this row is damaged"
+
+
+def test_where_shared_memory_is_full_the_run_ends_with_a_word(monkeypatch):
+    def full(tensor):
+        if len(tensor) > 2000:  # a message still finds room
+            raise RuntimeError("unable to allocate shared memory(shm)")
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    with pytest.raises(UserError, match="no room in shared memory for a step of .* bytes"):
+        next(made_by(1, partial(upcoming, *learner_and_stream(), Cursor(total=2))))
+
+
+def test_where_no_temporary_file_can_be_written_the_run_ends_with_a_word(monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    monkeypatch.delitem(multiprocessing.process.current_process()._config, "tempdir", False)
+    with pytest.raises(OSError, match="/nowhere"):
+        next(made_by(1, partial(upcoming, *learner_and_stream(), Cursor(total=2))))
 
 
 def test_a_step_of_many_passes_needs_few_open_files():

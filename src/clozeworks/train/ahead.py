@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing.util import get_temp_dir
 from typing import Any
 
 import torch
@@ -54,8 +55,10 @@ def ahead(making: Making, device: torch.device) -> Iterator[Step]:
 def made_by(processes: int, making: Making) -> Iterator[Step]:
     """The same steps, each made by one of some forked processes, which take turns.
 
-    Raises the UserError that one of them met.
+    Raises the UserError that one of them met, and OSError where the folder of temporary files has
+    no room.
     """
+    get_temp_dir()  # they answer from it; had one of them to make it in vain, nobody would hear
     loader = DataLoader(
         _Steps(making),
         batch_size=None,
@@ -95,10 +98,21 @@ def _received(sent: Iterator[Tensor]) -> Step | UserError | None:
 
 
 def _sent(made: Step | UserError) -> Tensor:
-    """It as bytes, [N] uint8: a tensor travels by an open file, and a step has hundreds."""
+    """It as bytes, [N] uint8: a tensor travels by an open file, and a step has hundreds.
+
+    Shared at once: the thread that torch sends it from would meet a lack of room unheard.
+    """
     stream = io.BytesIO()
     _Pickler(stream, protocol=5).dump(made)
-    return torch.frombuffer(stream.getbuffer(), dtype=torch.uint8)
+    flat = torch.frombuffer(stream.getbuffer(), dtype=torch.uint8)
+    try:
+        shared: Tensor = flat.share_memory_()
+    except RuntimeError as error:
+        raise UserError(
+            f"no room in shared memory for a step of {len(flat):,} bytes, and {READY} are "
+            "kept ready; give more (docker run --shm-size=1g), or take smaller steps (--train.batch)"
+        ) from error
+    return shared
 
 
 class _Pickler(pickle.Pickler):
