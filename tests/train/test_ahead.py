@@ -78,7 +78,7 @@ def test_where_shared_memory_is_full_the_run_ends_with_a_word(monkeypatch):
         return tensor
 
     monkeypatch.setattr(torch.Tensor, "share_memory_", full)
-    with pytest.raises(UserError, match="no room in shared memory for a step of .* bytes"):
+    with pytest.raises(UserError, match="no room in shared memory for a step of"):
         next(made_by(1, partial(upcoming, *learner_and_stream(), Cursor(total=2))))
 
 

@@ -109,8 +109,8 @@ def _sent(made: Step | UserError) -> Tensor:
         shared: Tensor = flat.share_memory_()
     except RuntimeError as error:
         raise UserError(
-            f"no room in shared memory for a step of {len(flat):,} bytes, and {READY} are "
-            "kept ready; give more (docker run --shm-size=1g), or take smaller steps (--train.batch)"
+            f"no room in shared memory for a step of {len(flat):,} bytes, and {READY} are kept "
+            "ready; give more (docker run --shm-size=1g), or take smaller steps (--train.batch)"
         ) from error
     return shared
 
