@@ -155,6 +155,11 @@ def _aligned(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     return F.pad(weight, (0, 0, 0, extra)), F.pad(bias, (0, extra), value=-math.inf)
 
 
+def _first(grad: Tensor, size: int) -> Tensor:
+    """So many first rows of a gradient; of a view torch would add no other in place."""
+    return grad if len(grad) == size else grad[:size]
+
+
 class _ClozeLoss(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -181,7 +186,8 @@ class _ClozeLoss(torch.autograd.Function):
             probs[: len(labels)] -= smoothing / size
         probs[torch.arange(len(labels), device=x.device), labels] -= 1 - smoothing
         probs[len(labels) :] = 0
-        ctx.save_for_backward(whole @ weight, (whole.t() @ x)[:size], whole.sum(0)[:size])
+        own = (_first(grad, size) for grad in (whole.t() @ x, whole.sum(0)))
+        ctx.save_for_backward(whole @ weight, *own)
         return loss, drawn
 
     @staticmethod
