@@ -1,11 +1,14 @@
 """Laws of the optimizer: AdamW or Muon, on fp32 masters, whatever the model computes in."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from clozeworks.core.errors import UserError
 from clozeworks.train import optim
+from clozeworks.train.muon import MOMENTUM
 from clozeworks.train.optim import Optimizer
 from tiny import CONFIG, DRAW, gap, make_groups, make_model, make_task
 
@@ -232,6 +235,29 @@ def test_muon_and_adamw_told_all_before_the_norm_is_known_move_alike(monkeypatch
     train_on(last, muon_of(last), range(6))
     for a, b in zip(first.parameters(), last.parameters(), strict=True):
         assert gap(a, b) < 1e-5
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_what_muon_remembers_is_of_clipped_gradients(waits, monkeypatch):
+    """Its steps are of one length whatever the gradient's; only its memory tells."""
+    monkeypatch.setattr(Optimizer, "_waits", lambda self: waits)
+    model = make_model(make_task("mlm+nsp"))
+    optimizer = Optimizer(model, torch.float32, clip=1e-3, hidden=model.encoder.hidden_matrices())
+    train_on(model, optimizer, [0])
+    kept = optimizer.state()
+    turned = [n for n, parts in zip(optimizer.names, optimizer.parts, strict=True) if parts]
+    size = math.sqrt(sum(float(kept[f"first.{name}"].square().sum()) for name in turned))
+    assert 0 < size <= (1 - MOMENTUM) * 1e-3 * 1.001
+
+
+def test_without_a_gradient_for_muon_the_rest_moves():
+    model = make_model(make_task("mlm+nsp"))
+    for matrix in model.encoder.hidden_matrices():
+        matrix.requires_grad_(False)
+    before = [p.detach().clone() for p in model.parameters()]
+    train_on(model, muon_of(model), range(2))
+    for old, new in zip(before, model.parameters(), strict=True):
+        assert torch.equal(old, new) != new.requires_grad
 
 
 def test_muon_taken_up_goes_on_bit_for_bit():

@@ -7,7 +7,8 @@ import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing.util import get_temp_dir
+from multiprocessing.connection import Listener
+from tempfile import gettempdir
 from typing import Any
 
 import torch
@@ -55,10 +56,9 @@ def ahead(making: Making, device: torch.device) -> Iterator[Step]:
 def made_by(processes: int, making: Making) -> Iterator[Step]:
     """The same steps, each made by one of some forked processes, which take turns.
 
-    Raises the UserError that one of them met, and OSError where the folder of temporary files has
-    no room.
+    Raises the UserError that one of them met, or where none of them could be heard.
     """
-    get_temp_dir()  # they answer from it; had one of them to make it in vain, nobody would hear
+    _try_to_listen()
     loader = DataLoader(
         _Steps(making),
         batch_size=None,
@@ -71,33 +71,45 @@ def made_by(processes: int, making: Making) -> Iterator[Step]:
     with ThreadPoolExecutor(1) as thread:  # it unpacks a step while the one before is learned from
         coming = thread.submit(_received, sent)
         while (made := coming.result()) is not None:
-            if isinstance(made, UserError):
-                raise made
             coming = thread.submit(_received, sent)
             yield made
 
 
-class _Steps(IterableDataset[Tensor]):
+def _try_to_listen() -> None:
+    """Do once what they will do, in threads of torch's where a failure is waited for in vain."""
+    try:
+        Listener(family="AF_UNIX").close()
+    except OSError as error:
+        raise UserError(
+            f"{gettempdir()}: processes that make steps ahead cannot be heard through this folder "
+            f"({error}); name another, of a short path and with room, by TMPDIR"
+        ) from error
+
+
+class _Steps(IterableDataset[Tensor | str]):
     def __init__(self, making: Making) -> None:
         self._making = making
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Tensor | str]:
+        """Every step as `_sent` makes it, and what was wrong, if anything, in words."""
         worker = get_worker_info()
         assert worker is not None
         try:
             for step in self._making(worker.id, worker.num_workers):
                 yield _sent(replace(step, portion=_light(step.portion)))
         except UserError as error:
-            yield _sent(UserError(str(error)))
+            yield str(error)
 
 
-def _received(sent: Iterator[Tensor]) -> Step | UserError | None:
-    """The next of what was sent; None after the last."""
+def _received(sent: Iterator[Tensor | str]) -> Step | None:
+    """The next of what was sent; None after the last. Raises UserError where that is what came."""
     found = next(sent, None)
+    if isinstance(found, str):
+        raise UserError(found)
     return None if found is None else pickle.loads(found.numpy().data)
 
 
-def _sent(made: Step | UserError) -> Tensor:
+def _sent(made: Step) -> Tensor:
     """It as bytes, [N] uint8: a tensor travels by an open file, and a step has hundreds.
 
     Shared at once: the thread that torch sends it from would meet a lack of room unheard.
@@ -109,8 +121,9 @@ def _sent(made: Step | UserError) -> Tensor:
         shared: Tensor = flat.share_memory_()
     except RuntimeError as error:
         raise UserError(
-            f"no room in shared memory for a step of {len(flat):,} bytes, and {READY} are kept "
-            "ready; give more (docker run --shm-size=1g), or take smaller steps (--train.batch)"
+            f"a step of {len(flat):,} bytes, of which up to {READY} are kept ready, could not be "
+            f"shared ({error}); where memory for sharing is full, give more (docker run "
+            "--shm-size=1g), or take smaller steps (--train.batch)"
         ) from error
     return shared
 

@@ -209,8 +209,7 @@ class Optimizer:
                     dense[i] = gradient
             for pieces, parts in self._together(dense):
                 self._update(pieces, parts, rate, scale)
-            if self._turned:
-                self._turn(gradients, rate, scale)
+            self._turn(gradients, rate, scale)
         self._summed = False
         for parameter in self.parameters:
             parameter.grad = None
@@ -309,6 +308,8 @@ class Optimizer:
     def _turn(self, gradients: list[Tensor | None], rate: float, scale: float | Tensor) -> None:
         """Update what Muon moves, and round the masters into the model."""
         found = {i: g for i in self._turned if (g := gradients[i]) is not None}
+        if not found:
+            return
         scaled = [torch.empty_like(self.masters[i]) for i in found]
         torch._foreach_copy_(scaled, list(found.values()))
         torch._foreach_mul_(scaled, scale)
