@@ -182,7 +182,7 @@ class Optimizer:
 
     def _scale(self, norm: Tensor) -> Tensor:
         """What gradients are multiplied with, so that their norm is at most `clip`."""
-        if not self.clip:
+        if self.clip <= 0:
             return torch.ones_like(norm)
         return (self.clip / (norm + 1e-6)).clamp_max(1.0)
 
